@@ -1,0 +1,35 @@
+# Everything runs from .venv, made here from the pinned versions in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+# Ray decides by this whether local clusters want a token; state it, so fresh and used hosts agree.
+export RAY_AUTH_MODE ?= disabled
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: venv demo test lint types clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("gblend needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt pip setuptools wheel
+	$(VENV)/bin/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: venv
+	$(VENV)/bin/python -m jobs.demo --out demo-out
+
+test: lint types
+	$(VENV)/bin/python -m pytest
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+types: venv
+	$(VENV)/bin/basedpyright
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Gradient-Blending: the method, its networks and their training."""

@@ -1,0 +1,201 @@
+"""What a run writes down: the documents of a run directory and of a comparison, and how to read them back.
+
+    run directory      config.json, history.jsonl, weights.jsonl, result.json, checkpoint.pt
+    comparison         table.json, report.html, runs/<run name>/ (one run directory each)
+
+``history.jsonl`` holds one `EpochRecord` a line (epoch 0 is the untrained network), ``weights.jsonl`` one `EstimateRecord`
+a line, ``result.json`` one `RunResult`. JSON, so that any tool can read them; a number that is not finite is null.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+FUSED = "fused"
+"""Name of the head that reads all modalities; every other head is named after its modality."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadScore:
+    """One head on one set of clips, in eval mode, every clip counted once."""
+
+    loss_nats: float
+    """Mean loss over the clips that have what the head needs."""
+    accuracy: float
+    """Share of them whose highest logit is the label."""
+    count: int
+    """How many they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """A line of ``history.jsonl``: every head after ``epoch`` epochs."""
+
+    epoch: int
+    """Finished epochs; 0 before training."""
+    train: dict[str, HeadScore]
+    """Per head, on T', a fixed slice of the training clips as large as V."""
+    heldout: dict[str, HeadScore]
+    """Per head, on V, the part of the training split the run never trains on."""
+    weights: dict[str, float]
+    """Loss weight per head during the epoch; empty at epoch 0."""
+    learning_rate: float
+    """At the end of the epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateRecord:
+    """A line of ``weights.jsonl``: one weight estimate and all that is needed to redo it by hand.
+
+    Lists run over ``heads``, the fused head last. Losses are means in nats.
+    """
+
+    epoch: int
+    """Finished epochs of the run when the estimate was made."""
+    probe_epochs: int
+    """Length of the probes."""
+    heads: tuple[str, ...]
+    """Names, the fused head last."""
+    start_train: tuple[float, ...]
+    """L^T' before the probe."""
+    start_valid: tuple[float, ...]
+    """L^V before the probe."""
+    end_train: tuple[float, ...]
+    """L^T' after the probe."""
+    end_valid: tuple[float, ...]
+    """L^V after the probe."""
+    generalization: tuple[float, ...]
+    """G = L^V_N - L^V_{N+n}."""
+    overfitting: tuple[float, ...]
+    """O = (L^V - L^T') at the end minus the same at the start."""
+    ogr: tuple[float, ...]
+    """|O / G|; NaN where G and O are both 0."""
+    generalization_se: tuple[float, ...]
+    """Standard error of G, paired over the clips of V."""
+    overfitting_se: tuple[float, ...]
+    """Standard error of O, paired over the clips of V and of T'."""
+    weights: tuple[float, ...]
+    """Sum 1."""
+    reason: str
+    """Empty, or which rule beyond the plain formula decided the weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """``result.json``: what a finished run came to."""
+
+    method: str
+    """For example ``uni:rgb``, ``naive``, ``equal``, ``offline``, ``online``."""
+    seed: int
+    """Seed of the initialisation, the batches and the windows."""
+    heads: tuple[str, ...]
+    """Heads the run trained."""
+    epochs: int
+    """Epochs of the main run."""
+    scores: dict[str, dict[str, HeadScore]]
+    """Per split (val, test), per head."""
+    train_clips: int
+    """Clips in T."""
+    heldout_clips: int
+    """Clips in V."""
+    excluded_clips: dict[str, int]
+    """Clips the missing-modality policy left out, per reason."""
+    branch_epochs: float
+    """Training epochs of all networks, probes included: a probe of one branch counts as one network."""
+    borrowed_epochs: float
+    """Those of ``branch_epochs`` that other runs of the comparison had already paid for."""
+    train_samples: int
+    """Clips passed forward and backward, per branch, by this run itself."""
+    seconds: float
+    """Wall time of this run itself, evaluation included."""
+
+
+def to_json(record: Any) -> Any:
+    """A record as JSON values; not-finite numbers become null.
+
+    >>> to_json(HeadScore(loss_nats=float("nan"), accuracy=0.5, count=2))
+    {'loss_nats': None, 'accuracy': 0.5, 'count': 2}
+    """
+    return _finite(dataclasses.asdict(record))
+
+
+def epoch_record(values: dict[str, Any]) -> EpochRecord:
+    """`EpochRecord` from JSON values."""
+    parts = {key: _scores(values[key]) for key in ("train", "heldout")}
+    return EpochRecord(**{**values, **parts})
+
+
+def estimate_record(values: dict[str, Any]) -> EstimateRecord:
+    """`EstimateRecord` from JSON values; null becomes NaN."""
+    lists = {key: tuple(_nan(v) for v in value) for key, value in values.items() if isinstance(value, list)}
+    return EstimateRecord(**{**values, **lists})
+
+
+def run_result(values: dict[str, Any]) -> RunResult:
+    """`RunResult` from JSON values."""
+    scores = {split: _scores(heads) for split, heads in values["scores"].items()}
+    return RunResult(**{**values, "heads": tuple(values["heads"]), "scores": scores})
+
+
+def write_json(path: str, values: Any) -> None:
+    """Write one document, whole or not at all: a reader never sees half of it."""
+    fs, place = fsspec.core.url_to_fs(path)
+    partial = f"{place}.partial-{os.getpid()}"
+    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+    with fs.open(partial, "w") as file:
+        file.write(json.dumps(values, indent=1, allow_nan=False) + "\n")
+    fs.mv(partial, place)
+
+
+def read_json(path: str) -> Any:
+    """Read one document; a missing one is a readable error."""
+    try:
+        with fsspec.open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; is the directory above it the result of a finished job?") from None
+
+
+def write_lines(path: str, records: Iterable[Any]) -> None:
+    """Write a JSON-lines document from records."""
+    fs, place = fsspec.core.url_to_fs(path)
+    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+    with fs.open(place, "w") as file:
+        for record in records:
+            file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
+
+
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """Read a JSON-lines document; one that was never written is empty."""
+    fs, place = fsspec.core.url_to_fs(path)
+    if not fs.exists(place):
+        return []
+    with fs.open(place) as file:
+        return [json.loads(line) for line in file]
+
+
+def _scores(values: dict[str, Any]) -> dict[str, HeadScore]:
+    return {
+        head: HeadScore(loss_nats=_nan(v["loss_nats"]), accuracy=_nan(v["accuracy"]), count=v["count"])
+        for head, v in values.items()
+    }
+
+
+def _nan(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

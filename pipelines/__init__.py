@@ -1,0 +1,1 @@
+"""Source video to Arrow shards."""

@@ -1,0 +1,32 @@
+"""Arrow schemas and the documents beside them: the only thing the other packages share."""
+
+from schemas.conform import require_schema
+from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
+from schemas.layout import DatasetInfo, ShardDone, ShardEntry, feature_file, shard_name
+from schemas.ledger import LEDGER_SCHEMA
+from schemas.manifest import SPLITS, make_clip_id, manifest_schema
+from schemas.shards import clips_schema, feature_schema
+from schemas.task import Task, decode_tasks
+
+__all__ = [
+    "LEDGER_SCHEMA",
+    "MODALITIES",
+    "SPLITS",
+    "DatasetInfo",
+    "FeatureSpec",
+    "FlowSpec",
+    "LogmelSpec",
+    "Modality",
+    "RgbSpec",
+    "ShardDone",
+    "ShardEntry",
+    "Task",
+    "clips_schema",
+    "decode_tasks",
+    "feature_file",
+    "feature_schema",
+    "make_clip_id",
+    "manifest_schema",
+    "require_schema",
+    "shard_name",
+]

@@ -1,0 +1,123 @@
+"""The dataset directory: names of its files, and the two JSON documents that make it trustworthy.
+
+``done.json`` is written last in a shard: without one, the shard does not exist for a reader. ``dataset.json`` is
+written last of all.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from schemas.features import FORMAT_VERSION, FeatureSpec, Modality
+from schemas.task import Task, tasks_from_json
+
+DATASET_FILE = "dataset.json"
+LEDGER_FILE = "ledger.parquet"
+DONE_FILE = "done.json"
+CLIPS_FILE = "clips.arrow"
+SHARD_LEDGER_FILE = "ledger.arrow"
+
+
+def feature_file(modality: Modality) -> str:
+    """File name of a modality inside a shard.
+
+    >>> feature_file("rgb")
+    'rgb.arrow'
+    """
+    return f"{modality}.arrow"
+
+
+def shard_name(split: str, index: int) -> str:
+    """Directory of a shard, relative to the dataset.
+
+    >>> shard_name("train", 12)
+    'train/00012'
+    """
+    return f"{split}/{index:05d}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardDone:
+    """``done.json``: what a finished shard holds and what it was made from."""
+
+    clips: int
+    """Clips stored."""
+    failed: int
+    """Manifest rows of this shard that gave no clip; its ``ledger.arrow`` says why."""
+    manifest: str
+    """SHA-256 of the shard's manifest rows, tasks included."""
+    fingerprints: dict[str, str]
+    """Per modality, `FeatureSpec.fingerprint`."""
+    checksums: dict[str, str]
+    """SHA-256 of every file of the shard, by name."""
+
+    def dumps(self) -> str:
+        """Deterministic JSON."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
+
+    @classmethod
+    def loads(cls, text: str) -> "ShardDone":
+        """The inverse of `dumps`."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """One finished shard, as listed in ``dataset.json``."""
+
+    split: str
+    """train, val or test."""
+    name: str
+    """Directory relative to the dataset."""
+    clips: int
+    """Clips stored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetInfo:
+    """``dataset.json``: all a reader must know before it opens a shard."""
+
+    tasks: tuple[Task, ...]
+    """Label columns and their classes."""
+    features: FeatureSpec
+    """Modalities and how they were computed."""
+    shards: tuple[ShardEntry, ...]
+    """Every shard, in order."""
+    counts: dict[str, dict[str, int]]
+    """Per split: ok, failed, skipped."""
+    versions: dict[str, str]
+    """Versions of the libraries that decide the stored values."""
+    format_version: int = FORMAT_VERSION
+    """Layout version."""
+
+    def dumps(self) -> str:
+        """Deterministic JSON."""
+        values = {**asdict(self), "features": self.features.to_json()}
+        return json.dumps(values, sort_keys=True, indent=1) + "\n"
+
+    @classmethod
+    def loads(cls, text: str, *, what: str) -> "DatasetInfo":
+        """The inverse of `dumps`; ``what`` names the file in errors."""
+        values: dict[str, Any] = json.loads(text)
+        if values.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{what} has format_version {values.get('format_version')}, this version reads {FORMAT_VERSION}; "
+                "rerun `gblend preprocess`"
+            )
+        return cls(
+            tasks=tasks_from_json(values["tasks"]),
+            features=FeatureSpec.from_json(values["features"]),
+            shards=tuple(ShardEntry(**entry) for entry in values["shards"]),
+            counts=values["counts"],
+            versions=values["versions"],
+        )
+
+    def require_split(self, split: str) -> tuple[ShardEntry, ...]:
+        """The split's shards; an empty split is an error."""
+        found = tuple(shard for shard in self.shards if shard.split == split and shard.clips > 0)
+        if not found:
+            filled = sorted({shard.split for shard in self.shards if shard.clips > 0})
+            raise ValueError(
+                f"the dataset has no clip in split {split!r}; splits with clips: {', '.join(filled) or 'none'}"
+            )
+        return found
