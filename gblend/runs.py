@@ -1,0 +1,80 @@
+"""Finished runs as they lie in a directory: read back whole, from a local path or any fsspec URL."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from gblend.records import (
+    EpochRecord,
+    EstimateRecord,
+    RunResult,
+    epoch_record,
+    estimate_record,
+    read_json,
+    read_lines,
+    run_result,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A finished run."""
+
+    name: str
+    """Name of its directory."""
+    config: dict[str, Any]
+    """``config.json``; empty where there is none."""
+    result: RunResult
+    """``result.json``."""
+    history: tuple[EpochRecord, ...]
+    """``history.jsonl``, by epoch."""
+    estimates: tuple[EstimateRecord, ...]
+    """``weights.jsonl``, by epoch; empty for a run that estimated nothing."""
+
+
+def load_run(directory: str) -> Run:
+    """Read one run directory."""
+    fs, place = fsspec.core.url_to_fs(directory)
+    base = directory.rstrip("/")
+    if not fs.exists(place):
+        raise ValueError(f"{directory} does not exist; give a run directory or a comparison directory")
+    if not fs.exists(f"{place}/result.json"):
+        raise ValueError(f"{directory} holds no result.json; is it a run directory, and has its run finished?")
+    try:
+        return Run(
+            name=base.rsplit("/", 1)[-1],
+            config=read_json(f"{base}/config.json") if fs.exists(f"{place}/config.json") else {},
+            result=run_result(read_json(f"{base}/result.json")),
+            history=tuple(sorted(map(epoch_record, read_lines(f"{base}/history.jsonl")), key=lambda r: r.epoch)),
+            estimates=tuple(sorted(map(estimate_record, read_lines(f"{base}/weights.jsonl")), key=lambda r: r.epoch)),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{directory} was not written by this version of gblend ({error}); rerun it") from error
+
+
+def load_runs(directory: str) -> list[Run]:
+    """Every finished run of a comparison directory (``runs/<name>/``), by name; of a run directory, that run alone."""
+    fs, place = fsspec.core.url_to_fs(directory)
+    if not fs.isdir(f"{place}/runs"):
+        return [load_run(directory)]
+    unfinished = unfinished_runs(directory)
+    finished = [name for name in _run_names(directory) if name not in unfinished]
+    if not finished:
+        raise ValueError(f"{directory}/runs holds no finished run (none has a result.json); let the comparison finish")
+    return [load_run(f"{directory.rstrip('/')}/runs/{name}") for name in finished]
+
+
+def unfinished_runs(directory: str) -> tuple[str, ...]:
+    """Runs of a comparison directory without a ``result.json``: `load_runs` leaves them out, so a caller can say so."""
+    fs, place = fsspec.core.url_to_fs(directory)
+    return tuple(name for name in _run_names(directory) if not fs.exists(f"{place}/runs/{name}/result.json"))
+
+
+def _run_names(directory: str) -> list[str]:
+    fs, place = fsspec.core.url_to_fs(directory)
+    if not fs.isdir(f"{place}/runs"):
+        return []
+    entries = [entry for entry in fs.ls(f"{place}/runs", detail=True) if entry["type"] == "directory"]
+    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries)

@@ -1,0 +1,200 @@
+import json
+import math
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from gblend import table as tables
+from gblend.records import to_json, write_json
+from gblend.runs import load_run, load_runs, unfinished_runs
+from tests.gblend.synthetic import estimate, history, result, score, write_run
+
+
+def both_seeds(method: str, *tests: dict[str, float], **kwargs):
+    return [result(method, seed, test, **kwargs) for seed, test in enumerate(tests)]
+
+
+RESULTS = [
+    *both_seeds("online", {"rgb": 0.40, "logmel": 0.30, "fused": 0.52}, {"rgb": 0.42, "logmel": 0.32, "fused": 0.56}),
+    *both_seeds("naive", {"fused": 0.50}, {"fused": 0.48}),
+    *both_seeds("uni:logmel", {"logmel": 0.55}, {"logmel": 0.55}, val={"logmel": 0.40}),
+    *both_seeds("uni:rgb", {"rgb": 0.45}, {"rgb": 0.47}, val={"rgb": 0.46}),
+    *both_seeds("equal", {"fused": 0.51}, {"fused": 0.57}, branch_epochs=12.0, seconds=40.0),
+]
+
+
+def test_rows_follow_the_methods_order_and_heads_the_modalities():
+    table = tables.comparison_table(RESULTS)
+    assert [row.method for row in table.rows] == ["uni:rgb", "uni:logmel", "naive", "equal", "online"]
+    assert table.heads == ("rgb", "logmel", "fused")
+    assert [row.primary for row in table.rows] == ["rgb", "logmel", "fused", "fused", "fused"]
+
+
+def test_mean_and_sample_sd_per_head_are_those_of_the_statistics_module():
+    row = tables.comparison_table(RESULTS).row("online")
+    assert row is not None
+    for head, values in {"rgb": [0.40, 0.42], "logmel": [0.30, 0.32], "fused": [0.52, 0.56]}.items():
+        assert row.test[head].mean == pytest.approx(statistics.fmean(values))
+        assert row.test[head].sd == pytest.approx(statistics.stdev(values))
+
+
+def test_differences_are_paired_by_seed_with_hand_computed_numbers():
+    row = tables.comparison_table(RESULTS).row("online")
+    assert row is not None
+    naive, equal = row.differences["naive"], row.differences["equal"]
+    assert naive.values == pytest.approx((0.02, 0.08))
+    assert naive.mean == pytest.approx(0.05)
+    assert naive.sd == pytest.approx(0.06 / math.sqrt(2))
+    assert equal.values == pytest.approx((0.01, -0.01))
+    assert equal.mean == pytest.approx(0.0)
+
+
+def test_the_best_single_modality_is_chosen_on_val_though_another_is_better_on_test():
+    table = tables.comparison_table(RESULTS)
+    assert table.best_single == "uni:rgb"
+    row = table.row("naive")
+    assert row is not None
+    assert row.differences["best single"].against == "uni:rgb"
+    assert row.differences["best single"].values == pytest.approx((0.05, 0.01))
+
+
+def test_a_method_is_not_compared_with_itself():
+    table = tables.comparison_table(RESULTS)
+    assert {row.method: tuple(row.differences) for row in table.rows} == {
+        "uni:rgb": ("naive", "equal"),
+        "uni:logmel": ("naive", "equal", "best single"),
+        "naive": ("equal", "best single"),
+        "equal": ("naive", "best single"),
+        "online": ("naive", "equal", "best single"),
+    }
+
+
+def test_only_common_seeds_are_paired_whatever_the_order_of_the_runs():
+    runs = [
+        result("naive", 3, {"fused": 0.5}),
+        result("online", 1, {"fused": 0.9}),
+        result("online", 3, {"fused": 0.6}),
+    ]
+    row = tables.comparison_table(runs).row("online")
+    assert row is not None
+    assert row.seeds == (1, 3)
+    assert row.differences["naive"].seeds == (3,)
+    assert row.differences["naive"].values == pytest.approx((0.1,))
+    assert row.differences["naive"].sd is None
+
+
+def test_one_seed_has_no_sd_and_no_seed_noise():
+    table = tables.comparison_table([result("naive", 0, {"fused": 0.5})])
+    assert table.rows[0].test["fused"] == tables.Spread(values=(0.5,), mean=0.5, sd=None)
+    assert table.noise_95 is None
+    assert table.best_single is None
+    assert " ± " not in tables.to_text(table).splitlines()[2]
+
+
+def test_seed_noise_is_the_least_significant_difference_of_a_pooled_t_test():
+    table = tables.comparison_table(RESULTS)
+    groups = [[0.52, 0.56], [0.50, 0.48], [0.55, 0.55], [0.45, 0.47], [0.51, 0.57]]
+    pooled = math.sqrt(np.mean([np.var(group, ddof=1) for group in groups]))
+    assert table.noise_95 == pytest.approx(scipy.stats.t.ppf(0.975, df=5) * pooled, rel=1e-3)  # sqrt(2 / 2) = 1
+
+
+def test_clip_noise_is_binomial():
+    table = tables.comparison_table([result("naive", 0, {"fused": 0.5})])
+    assert table.clips_95 == pytest.approx(1.96 * math.sqrt(0.25 / 200))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 7, 15, 16, 30, 31, 40, 100, 5000])
+def test_student_t_agrees_with_scipy(freedom):
+    assert tables.student_t_95(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=2e-3)
+
+
+def test_cost_is_the_mean_over_seeds_and_keeps_what_was_borrowed_apart():
+    runs = [
+        result("offline", 0, {"fused": 0.5}, branch_epochs=60.0, borrowed_epochs=48.0, seconds=10.0),
+        result("offline", 1, {"fused": 0.5}, branch_epochs=62.0, borrowed_epochs=48.0, seconds=20.0),
+    ]
+    row = tables.comparison_table(runs).rows[0]
+    assert (row.branch_epochs, row.borrowed_epochs, row.seconds) == (61.0, 48.0, 15.0)
+
+
+def test_two_runs_of_one_method_and_seed_are_refused():
+    with pytest.raises(ValueError, match="two runs of 'naive' have seed 0"):
+        tables.comparison_table([result("naive", 0, {"fused": 0.5})] * 2)
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(ValueError, match="no run to compare"):
+        tables.comparison_table([])
+
+
+def test_without_a_test_split_the_validation_split_is_compared_and_named():
+    run = result("naive", 0, {"fused": 0.5})
+    val_only = type(run)(**{**{f: getattr(run, f) for f in run.__slots__}, "scores": {"val": {"fused": score(0.4)}}})
+    table = tables.comparison_table([val_only])
+    assert table.split == "val"
+    assert ".400" in tables.to_text(table)
+    assert "Accuracy on val" in tables.to_text(table)
+
+
+def test_table_json_is_strict_json_with_the_same_numbers():
+    table = tables.comparison_table([*RESULTS, result("fixed", 0, {"fused": math.nan})])
+    values = json.loads(json.dumps(table.to_json(), allow_nan=False))
+    online = next(row for row in values["rows"] if row["method"] == "online")
+    assert online["test"]["fused"]["mean"] == pytest.approx(0.54)
+    assert next(row for row in values["rows"] if row["method"] == "fixed")["test"]["fused"]["mean"] is None
+
+
+def test_text_columns_line_up_and_show_every_number():
+    lines = tables.to_text(tables.comparison_table(RESULTS)).splitlines()
+    table_lines = [line for line in lines if line.startswith(("method", "uni", "naive", "equal", "online"))]
+    assert len({len(line) for line in table_lines}) == 1
+    assert ".540 ± .028" in lines[-2]
+    assert "+.050 ± .042" in lines[-2]
+
+
+def test_markdown_has_one_row_a_method_and_as_many_cells_as_titles():
+    lines = [line for line in tables.to_markdown(tables.comparison_table(RESULTS)).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 5
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_run_directory_reads_back_what_was_written(tmp_path: Path):
+    run = result("offline", 1, {"rgb": 0.4, "fused": 0.5})
+    records = history(("rgb", "fused"), {"rgb": 0.3, "fused": 0.7})
+    estimates = [estimate(("rgb", "fused"), (0.2, 0.0), (0.4, 0.0), (1.0, 0.0), reason="G = 0")]
+    write_run(tmp_path / "offline-1", run, records, estimates, {"method": "offline", "optim": {"lr": 0.01}})
+    found = load_run(str(tmp_path / "offline-1"))
+    assert (found.name, found.result, found.history) == ("offline-1", run, records)
+    assert found.config["optim"]["lr"] == 0.01
+    assert found.estimates[0].ogr[0] == 0.5
+    assert math.isnan(found.estimates[0].ogr[1])
+
+
+def test_a_comparison_directory_gives_its_runs_by_name_and_names_the_unfinished(tmp_path: Path):
+    write_run(tmp_path / "runs" / "naive-1", result("naive", 1, {"fused": 0.5}))
+    write_run(tmp_path / "runs" / "naive-0", result("naive", 0, {"fused": 0.5}))
+    write_json(str(tmp_path / "runs" / "online-0" / "config.json"), {})
+    assert [run.name for run in load_runs(str(tmp_path))] == ["naive-0", "naive-1"]
+    assert unfinished_runs(str(tmp_path)) == ("online-0",)
+
+
+def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path):
+    write_json(str(tmp_path / "old" / "result.json"), {"method": "naive"})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none" / "runs").mkdir(parents=True)
+    write_json(str(tmp_path / "cut" / "result.json"), to_json(result("naive", 0, {"fused": 0.5})))
+    (tmp_path / "cut" / "history.jsonl").write_text('{"epoch": 0, "tra')
+    for name, message in {
+        "absent": "does not exist",
+        "empty": "holds no result.json",
+        "old": "not written by this version",
+        "none": "no finished run",
+        "cut": "not written by this version",
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            load_runs(str(tmp_path / name))
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
