@@ -3,8 +3,8 @@
     run directory      config.json, history.jsonl, weights.jsonl, result.json, checkpoint.pt
     comparison         table.json, report.html, runs/<run name>/ (one run directory each)
 
-``history.jsonl`` holds one `EpochRecord` a line (epoch 0 is the untrained network), ``weights.jsonl`` one `EstimateRecord`
-a line, ``result.json`` one `RunResult`. JSON, so that any tool can read them; a number that is not finite is null.
+``history.jsonl`` holds one `EpochRecord` a line (epoch 0: the untrained network), ``weights.jsonl`` one
+`EstimateRecord` a line, ``result.json`` one `RunResult`. JSON, so that any tool can read them; a number that is not finite is null.
 """
 
 import dataclasses

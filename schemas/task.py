@@ -72,7 +72,7 @@ def decode_tasks(metadata: Mapping[bytes, bytes] | None, *, what: str) -> tuple[
     """
     if metadata is None or TASKS_KEY not in metadata:
         raise ValueError(
-            f"{what} does not say which tasks its labels belong to (schema metadata {TASKS_KEY.decode()!r} is missing); "
+            f"{what} does not say which tasks its labels belong to (no schema metadata {TASKS_KEY.decode()!r}); "
             "write it with `gblend manifest`"
         )
     return tasks_from_json(json.loads(metadata[TASKS_KEY]))

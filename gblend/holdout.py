@@ -1,0 +1,55 @@
+"""V: the part of the training split that stands in for unseen data when weights are estimated.
+
+Held out by group (source video, participant), because two clips of one video are not independent; stratified by label, so
+that a small V still holds every class; decided by a seed alone, so that every run of a comparison holds out the same clips.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+
+def hold_out(
+    labels: Sequence[int], groups: Sequence[Hashable], share: float, *, seed: int
+) -> Bool[np.ndarray, " clips"]:
+    """Choose whole groups so that about ``share`` of every class is held out.
+
+    Groups are visited in a random order; one is taken when that brings the class counts nearer to their targets.
+
+    Args:
+        labels: Class of each clip.
+        groups: Group of each clip; clips of a group stay together.
+        share: Share of each class to hold out.
+        seed: Decides the order.
+
+    Raises:
+        ValueError: Nothing, or everything, would be held out.
+
+    >>> held = hold_out([0, 0, 0, 0, 1, 1, 1, 1], list("abcdefgh"), 0.25, seed=0)
+    >>> int(held[:4].sum()), int(held[4:].sum())
+    (1, 1)
+    """
+    label_array = np.asarray(labels)
+    if label_array.size == 0:
+        raise ValueError("there is no training clip to hold out from")
+    _, label_index = np.unique(label_array, return_inverse=True)
+    members: dict[Hashable, list[int]] = {}
+    for clip, group in enumerate(groups):
+        members.setdefault(group, []).append(clip)
+    target = share * np.bincount(label_index)
+    taken = np.zeros_like(target)
+    held = np.zeros(label_array.size, dtype=bool)
+    names = list(members)
+    for position in np.random.default_rng(seed).permutation(len(names)):
+        clips = members[names[position]]
+        count = np.bincount(label_index[clips], minlength=target.size)
+        if np.abs(target - taken - count).sum() < np.abs(target - taken).sum():
+            taken = taken + count
+            held[clips] = True
+    if not held.any() or held.all():
+        raise ValueError(
+            f"cannot hold out {share:.0%} of {label_array.size} clips in {len(names)} groups: it would be "
+            f"{'none' if not held.any() else 'all'} of them; use more clips or another blend.holdout_share"
+        )
+    return held

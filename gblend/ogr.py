@@ -1,0 +1,151 @@
+"""Overfitting-to-generalisation ratio and the weights that minimise it (paper, Eq. 3-6 and Proposition 1).
+
+A probe trains one branch alone for some epochs. G is how much its held-out loss fell, O how much its gap between
+held-out and training loss grew. The branch's weight is G / O^2, normalised to sum 1. Pure NumPy: losses in, weights and
+a reason out. What the paper leaves open is decided here, and every decision that takes effect is named in ``reason``:
+
+- G < 0 counts as 0: a branch that gets worse gets no weight;
+- no branch with G > 0: all weights equal;
+- O = 0: the limit of the formula, so the branches with O = 0 share the weight in proportion to G;
+- a loss that is not finite: its branch gets no weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+Vector = Float[np.ndarray, " heads"]
+
+RELATIVE_TOLERANCE = 1e-9
+"""Differences below this share of the largest loss are rounding, not O or G."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossPair:
+    """Mean losses of every head at one moment, in one unit (nats), the fused head last."""
+
+    train: Sequence[float] | np.ndarray
+    """L^T: on training clips, in eval mode."""
+    valid: Sequence[float] | np.ndarray
+    """L^V: on held-out clips, in eval mode, in the same order of heads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlendWeights:
+    """Weights and what they were computed from; every array has one value per head."""
+
+    weights: Vector
+    """Non-negative, sum 1."""
+    generalization: Vector
+    """G = L^V(start) - L^V(end): positive when the head improved. Not clamped."""
+    overfitting: Vector
+    """O = (L^V - L^T)(end) - (L^V - L^T)(start): positive when the gap grew."""
+    ogr: Vector
+    """|O / G| (Eq. 3); infinite where only G is 0, NaN where both are."""
+    reason: str
+    """Empty when the plain formula decided; else which rules took effect."""
+
+
+def blend_weights(
+    start: LossPair,
+    end: LossPair,
+    *,
+    heads: Sequence[str] | None = None,
+    overfitting_se: Sequence[float] | np.ndarray | None = None,
+) -> BlendWeights:
+    """Optimal weights from the losses at both ends of the probes: w = (G / O^2) / sum(G / O^2).
+
+    Args:
+        start: Losses before the probes.
+        end: Losses after them.
+        heads: Names for ``reason``; numbers when not given.
+        overfitting_se: Standard error of each O, in the losses' unit. When given, O^2 is replaced by max(O^2, SE^2), so
+            that an overfitting too small to measure is not taken for none. The paper has no such floor.
+
+    Raises:
+        ValueError: The four loss lists differ in length, or are empty.
+
+    >>> start = LossPair(train=[1.8, 1.8, 1.8], valid=[1.8, 1.8, 1.8])
+    >>> end = LossPair(train=[0.9, 0.5, 0.4], valid=[1.1, 1.6, 1.0])  # the second modality overfits
+    >>> blend_weights(start, end).weights.round(3).tolist()  # .7/.2^2, .2/1.1^2, .8/.6^2
+    [0.88, 0.008, 0.112]
+    """
+    losses = [np.asarray(values, dtype=np.float64) for values in (start.train, start.valid, end.train, end.valid)]
+    lengths = {values.shape for values in losses}
+    if len(lengths) != 1 or losses[0].ndim != 1 or losses[0].size == 0:
+        raise ValueError(
+            f"start and end need one train and one valid loss per head, got shapes {[v.shape for v in losses]}"
+        )
+    names = list(heads) if heads is not None else [str(i) for i in range(losses[0].size)]
+    start_train, start_valid, end_train, end_valid = losses
+
+    finite = np.all(np.isfinite(losses), axis=0)
+    rounding = RELATIVE_TOLERANCE * max((float(np.abs(v[finite]).max(initial=0.0)) for v in losses), default=0.0)
+    # Infinite losses give inf - inf = NaN: a value, not an accident, so NumPy need not warn.
+    with np.errstate(invalid="ignore"):
+        generalization = _without_rounding(start_valid - end_valid, rounding)
+        overfitting = _without_rounding((end_valid - end_train) - (start_valid - start_train), rounding)
+
+    def named(chosen: np.ndarray) -> str:
+        return ", ".join(name for name, yes in zip(names, chosen, strict=True) if yes)
+
+    reasons = []
+    if not finite.all():
+        reasons.append(f"loss not finite, weight 0: {named(~finite)}")
+    worse = finite & (generalization < 0)
+    if worse.any():
+        reasons.append(f"G < 0, weight 0: {named(worse)}")
+    gain = np.where(finite & (generalization > 0), generalization, 0.0)
+    variance = np.where(finite, overfitting, 0.0) ** 2
+    if overfitting_se is not None:
+        floor = np.nan_to_num(np.asarray(overfitting_se, dtype=np.float64)) ** 2
+        raised = finite & (variance < floor)
+        if raised.any():
+            reasons.append(f"O below its standard error, raised to it: {named(raised)}")
+        variance = np.maximum(variance, floor)
+
+    flat = (gain > 0) & (variance == 0)
+    if not (gain > 0).any():
+        reasons.append("no head has G > 0, equal weights")
+        weights = np.full(gain.size, 1.0 / gain.size)
+    elif flat.any():
+        reasons.append(f"O = 0, all weight by G to: {named(flat)}")
+        weights = np.where(flat, gain, 0.0) / gain[flat].sum()
+    else:
+        score = np.divide(gain, variance, out=np.zeros_like(gain), where=gain > 0)
+        weights = score / score.sum()
+
+    return BlendWeights(
+        weights=weights,
+        generalization=generalization,
+        overfitting=overfitting,
+        ogr=overfitting_to_generalization_ratio(overfitting, generalization),
+        reason="; ".join(reasons),
+    )
+
+
+def overfitting_to_generalization_ratio(overfitting: Vector, generalization: Vector) -> Vector:
+    """OGR = |O / G| per head (Eq. 3).
+
+    >>> overfitting_to_generalization_ratio(np.array([0.2, 0.3, 0.0]), np.array([0.8, 0.0, 0.0])).round(2).tolist()
+    [0.25, inf, nan]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(overfitting / generalization)
+
+
+def expected_squared_ogr(weights: Vector, generalization: Vector, overfitting: Vector) -> float:
+    """E[OGR^2] of a blend of estimates whose overfitting is uncorrelated (Eq. 5): sum(w^2 O^2) / (sum(w G))^2.
+
+    Unchanged when all weights are scaled; Proposition 1 says that w = G / O^2 minimises it.
+
+    >>> expected_squared_ogr(np.array([0.5, 0.5]), np.array([1.0, 1.0]), np.array([1.0, 1.0]))
+    0.5
+    """
+    return float(np.sum((weights * overfitting) ** 2) / np.sum(weights * generalization) ** 2)
+
+
+def _without_rounding(values: np.ndarray, rounding: float) -> np.ndarray:
+    return np.where(np.abs(values) <= rounding, 0.0, values)

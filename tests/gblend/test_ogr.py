@@ -1,0 +1,152 @@
+"""The weight formula on the published failure cases, against hand-computed numbers and a random search."""
+
+import numpy as np
+import pytest
+
+from gblend.ogr import LossPair, blend_weights, expected_squared_ogr
+
+# Three heads (two modalities, the fused head last): losses at both ends, G, O, weights, weights with a floor of .05
+# on O. Every number was worked out by hand from w = G / O^2.
+CASES = {
+    "A one modality overfits": (
+        ([1.8, 1.8, 1.8], [1.8, 1.8, 1.8], [0.9, 0.5, 0.4], [1.1, 1.6, 1.0]),
+        ([0.7, 0.2, 0.8], [0.2, 1.1, 0.6]),
+        [0.880, 0.008, 0.112],
+        [0.880, 0.008, 0.112],
+    ),
+    "B one modality gets worse": (
+        ([1.2, 1.2, 1.2], [1.3, 1.3, 1.3], [0.9, 0.2, 0.4], [1.1, 1.9, 1.2]),
+        ([0.2, -0.6, 0.1], [0.1, 1.6, 0.7]),
+        [0.990, 0.0, 0.010],
+        [0.990, 0.0, 0.010],
+    ),
+    "C held-out loss below training loss": (
+        ([1.8, 1.8, 1.8], [1.8, 1.8, 1.8], [1.2, 0.9, 0.8], [1.19, 1.2, 1.1]),
+        ([0.61, 0.6, 0.7], [-0.01, 0.3, 0.3]),
+        [0.998, 0.001, 0.001],
+        [0.944, 0.026, 0.030],
+    ),
+    "D one modality does not overfit at all": (
+        ([1.8, 1.8, 1.8], [1.8, 1.8, 1.8], [1.2, 0.9, 0.8], [1.2, 1.2, 1.1]),
+        ([0.6, 0.6, 0.7], [0.0, 0.3, 0.3]),
+        [1.0, 0.0, 0.0],
+        [0.943, 0.026, 0.031],
+    ),
+    "E everything gets worse": (
+        ([0.3, 0.2, 0.1], [0.9, 1.2, 0.8], [0.2, 0.1, 0.05], [1.0, 1.5, 0.9]),
+        ([-0.1, -0.3, -0.1], [0.2, 0.4, 0.15]),
+        [1 / 3, 1 / 3, 1 / 3],
+        [1 / 3, 1 / 3, 1 / 3],
+    ),
+    "F one modality never learns": (
+        ([1.8, 1.8, 1.8], [1.8, 1.8, 1.8], [0.9, 1.79, 0.8], [1.1, 1.80, 1.0]),
+        ([0.7, 0.0, 0.8], [0.2, 0.01, 0.2]),
+        [0.467, 0.0, 0.533],
+        [0.467, 0.0, 0.533],
+    ),
+}
+
+
+def estimate(losses, **options):
+    start_train, start_valid, end_train, end_valid = losses
+    return blend_weights(
+        LossPair(train=start_train, valid=start_valid), LossPair(train=end_train, valid=end_valid), **options
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_paper_formula_gives_the_hand_computed_weights(name):
+    losses, (generalization, overfitting), weights, _ = CASES[name]
+    found = estimate(losses)
+    np.testing.assert_allclose(found.generalization, generalization, atol=1e-12)
+    np.testing.assert_allclose(found.overfitting, overfitting, atol=1e-12)
+    np.testing.assert_allclose(found.weights, weights, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_standard_error_floor_gives_the_hand_computed_weights(name):
+    losses, _, _, weights = CASES[name]
+    np.testing.assert_allclose(estimate(losses, overfitting_se=[0.05] * 3).weights, weights, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_sum_to_one_and_are_not_negative(name):
+    weights = estimate(CASES[name][0]).weights
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0).all()
+
+
+def test_the_plain_formula_needs_no_reason():
+    assert estimate(CASES["A one modality overfits"][0]).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("B one modality gets worse", "G < 0, weight 0: audio"),
+        ("D one modality does not overfit at all", "O = 0, all weight by G to: rgb"),
+        ("E everything gets worse", "G < 0, weight 0: rgb, audio, fused; no head has G > 0, equal weights"),
+    ],
+)
+def test_a_rule_beyond_the_formula_is_named(name, reason):
+    assert estimate(CASES[name][0], heads=["rgb", "audio", "fused"]).reason == reason
+
+
+def test_a_gap_that_is_zero_only_up_to_rounding_counts_as_zero():
+    losses = ([0.1, 1.8], [0.1 + 0.2, 1.8], [0.05, 0.9], [0.05 + 0.2, 1.2])
+    assert estimate(losses).overfitting[0] == 0.0
+    np.testing.assert_array_equal(estimate(losses).weights, [1.0, 0.0])
+
+
+def test_several_heads_without_overfitting_share_by_generalisation():
+    losses = ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], [1.0, 1.7, 1.0], [1.0, 1.7, 1.5])
+    np.testing.assert_allclose(estimate(losses).weights, [1.0 / 1.3, 0.3 / 1.3, 0.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_costs_its_head_the_weight_and_says_so(bad):
+    losses = ([1.8, 1.8, 1.8], [1.8, 1.8, 1.8], [0.9, bad, 0.4], [1.1, 1.6, 1.0])
+    found = estimate(losses, heads=["rgb", "audio", "fused"])
+    np.testing.assert_allclose(found.weights, [17.5 / (17.5 + 0.8 / 0.36), 0.0, (0.8 / 0.36) / (17.5 + 0.8 / 0.36)])
+    assert found.reason == "loss not finite, weight 0: audio"
+
+
+def test_ogr_is_infinite_without_generalisation_and_undefined_without_either():
+    losses = ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.5, 0.9, 1.0], [0.75, 1.0, 1.0])
+    np.testing.assert_allclose(estimate(losses).ogr, [1.0, np.inf, np.nan])
+
+
+def test_permuting_the_heads_permutes_the_weights():
+    losses = CASES["A one modality overfits"][0]
+    order = [2, 0, 1]
+    permuted = tuple([values[i] for i in order] for values in losses)
+    np.testing.assert_allclose(estimate(permuted).weights, estimate(losses).weights[order])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_common_unit_of_loss_does_not_matter(name):
+    losses = CASES[name][0]
+    bits = tuple([value / np.log(2) for value in values] for values in losses)
+    np.testing.assert_allclose(estimate(bits).weights, estimate(losses).weights, rtol=1e-9, atol=1e-12)
+
+
+def test_no_weights_on_the_simplex_have_a_lower_expected_squared_ogr():
+    """Proposition 1, by random search over the simplex and around the solution."""
+    rng = np.random.default_rng(0)
+    for heads in (2, 3, 4):
+        generalization = rng.uniform(0.05, 1.0, heads)
+        overfitting = rng.uniform(0.05, 1.0, heads)
+        start = LossPair(train=[3.0] * heads, valid=[3.0] * heads)
+        valid = 3.0 - generalization
+        weights = blend_weights(start, LossPair(train=valid - overfitting, valid=valid)).weights
+        best = expected_squared_ogr(weights, generalization, overfitting)
+        everywhere = rng.dirichlet(np.ones(heads), 20_000)
+        nearby = np.abs(weights + rng.normal(0.0, 0.02, (5_000, heads)))
+        rivals = np.concatenate([everywhere, nearby])
+        rival_ogr = ((rivals * overfitting) ** 2).sum(axis=1) / (rivals @ generalization) ** 2
+        assert best <= rival_ogr.min() * (1 + 1e-9)
+
+
+def test_lists_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="one train and one valid loss per head"):
+        estimate(([1.0], [1.0, 1.0], [1.0], [1.0]))
