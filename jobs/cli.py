@@ -1,0 +1,95 @@
+"""The command line: a documented function becomes a program. The only file that knows tyro.
+
+A job is a module ``jobs/NAME.py`` with a function (or a dict of subcommands) called NAME. Exit status 0: done, the last
+line on stdout is where the result is. 1: the work failed, one line on stderr says why. 2: wrong usage.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+__all__ = ["JOBS", "JobError", "Positional", "main", "run"]
+
+JOBS = {
+    "manifest": "annotations and a video root to a clip manifest",
+    "preprocess": "clip manifest to training shards",
+    "train": "one run of one method",
+    "compare": "methods x seeds to a table and a report",
+    "report": "runs to one HTML page",
+    "demo": "all of it on a small real audio-visual set",
+}
+"""Job name to one line of help; each is imported only when it is asked for."""
+
+
+class JobError(Exception):
+    """The work failed, and the message says all a user needs to know."""
+
+
+Job = Callable[..., object] | Mapping[str, Callable[..., object]]
+
+
+def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run a job with command-line arguments and return its exit status.
+
+    ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
+    become subcommands. What it returns is printed as the last line on stdout.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = _call(job, arguments, prog)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (JobError, OSError, ValueError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        return 130
+    if result is not None:
+        sys.stderr.flush()
+        print(result, flush=True)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``gblend JOB ...``: the same as ``python -m jobs.JOB ...``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in JOBS:
+        close = difflib.get_close_matches(name, JOBS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; jobs: {', '.join(JOBS)}"
+        print(f"error: there is no job {name!r}{hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"jobs.{name}")
+    return run(getattr(module, name), rest, prog=f"gblend {name}")
+
+
+def _call(job: Job, arguments: list[str], prog: str | None) -> object:
+    if callable(job):
+        return tyro.cli(job, args=arguments, prog=prog)
+    subcommands: dict[str, Callable[..., Any]] = dict(job)
+    return tyro.extras.subcommand_cli_from_dict(subcommands, args=arguments, prog=prog)
+
+
+def _overview() -> str:
+    width = max(len(name) for name in JOBS)
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in JOBS.items())
+    return f"usage: gblend JOB [options]\n\njobs (`gblend JOB --help` for options):\n{listed}"
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"there is no file {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+r"""Clip manifest to training shards.
+
+ray job submit --working-dir . -- \
+    python -m jobs.preprocess --manifest s3://b/clips.parquet --videos s3://b/v --out s3://b/data
+"""
+
+import sys
+from typing import Literal
+
+from jobs.cli import JobError, run
+from jobs.session import connect
+from pipelines.dataset import PreprocessConfig, TooManyFailuresError
+from pipelines.dataset import preprocess as make_dataset
+from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
+
+RGB, FLOW, LOGMEL = RgbSpec(), FlowSpec(), LogmelSpec()
+
+
+def preprocess(
+    *,
+    manifest: str,
+    videos: str,
+    out: str,
+    modalities: tuple[Modality, ...] = MODALITIES,
+    max_error_rate: float = 0.05,
+    clips_per_shard: int = 256,
+    on_change: Literal["refuse", "redo"] = "refuse",
+    rgb: RgbSpec = RGB,
+    flow: FlowSpec = FLOW,
+    logmel: LogmelSpec = LOGMEL,
+) -> str:
+    """Decode every clip of a manifest and write frames, optical flow and log-mel as Arrow shards.
+
+    Run again after a kill, it keeps finished shards and makes the rest.
+
+    Args:
+        manifest: Clip manifest (Parquet), as `gblend manifest` writes it.
+        videos: Root of the media files, path or fsspec URL.
+        out: Dataset directory to write, path or fsspec URL.
+        modalities: What to store.
+        max_error_rate: Fail once more than this share of the clips has failed.
+        clips_per_shard: Clips per shard, the unit of work and of resuming.
+        on_change: What to do with shards made from other rows or with other settings.
+        rgb: Frame sampling; flow is computed on the same frames.
+        flow: Optical flow.
+        logmel: Log-mel spectrogram.
+    """
+    features = FeatureSpec(modalities=modalities, rgb=rgb, flow=flow, logmel=logmel)
+    config = PreprocessConfig(
+        manifest=manifest,
+        videos=videos,
+        out=out,
+        features=features,
+        max_error_rate=max_error_rate,
+        clips_per_shard=clips_per_shard,
+        on_change=on_change,
+    )
+    with connect():
+        try:
+            made = make_dataset(config)
+        except TooManyFailuresError as error:
+            raise JobError(str(error)) from None
+    reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))
+    print(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")
+    return made.out
+
+
+if __name__ == "__main__":
+    sys.exit(run(preprocess, prog="python -m jobs.preprocess"))

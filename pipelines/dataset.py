@@ -1,0 +1,297 @@
+"""Preprocessing as a whole, on Ray Data: a manifest and a video root in, a dataset directory out.
+
+The dataset that Ray sees has one row per shard, and the function mapped over it writes that shard and returns its
+ledger. So Ray decides where and when a shard is made and nothing else: resuming, atomicity and the bytes themselves
+depend on the plan alone, never on Ray's blocks, its retries or its own checkpoints, which lose rows under fan-out.
+"""
+
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Literal
+
+import av
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from pipelines.decode import DecodeLimits
+from pipelines.plan import Manifest, ShardPlan, from_bytes, plan_shards, read_manifest, to_bytes
+from pipelines.shards import ShardJob, differences, find_done, read_ledger, skipped_ledger, write_shard_bytes
+from pipelines.store import Store
+from schemas.features import FeatureSpec
+from schemas.layout import DATASET_FILE, DONE_FILE, LEDGER_FILE, DatasetInfo, ShardEntry
+from schemas.ledger import LEDGER_SCHEMA
+from schemas.manifest import SPLITS
+
+pc: Any = pyarrow.compute
+"""Arrow makes these functions when it is imported, out of a type checker's sight."""
+
+PROGRESS_S = 5.0
+"""Least time between two progress lines."""
+
+MAX_RETRIES = 3
+"""How often a shard is tried again after its worker or node died; Ray's default is without end."""
+
+
+class TooManyFailuresError(RuntimeError):
+    """More clips failed than the job was told to accept. The ledger is written; the dataset is not."""
+
+
+class ChangedDatasetError(ValueError):
+    """What is already there was made from other rows or with other settings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessConfig:
+    """What to preprocess, and how."""
+
+    manifest: str
+    """Path of the clip manifest (Parquet)."""
+    videos: str
+    """Root of the media files: local path or fsspec URL."""
+    out: str
+    """Dataset directory to write: local path or fsspec URL."""
+    features: FeatureSpec = field(default_factory=FeatureSpec)
+    """What to store."""
+    max_error_rate: float = 0.05
+    """The job stops and fails once more than this share of all clips has failed."""
+    clips_per_shard: int = 256
+    """Manifest rows per shard, the unit of work and of resuming."""
+    on_change: Literal["refuse", "redo"] = "refuse"
+    """What to do with finished shards made from other rows or with other settings."""
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    """What one clip may cost."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_error_rate <= 1:
+            raise ValueError(f"max_error_rate must be in [0, 1], got {self.max_error_rate}")
+        if self.clips_per_shard < 1:
+            raise ValueError(f"clips_per_shard must be at least 1, got {self.clips_per_shard}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessSummary:
+    """What came of it."""
+
+    out: str
+    """The dataset directory."""
+    ok: int
+    """Clips stored."""
+    failed: int
+    """Clips that could not be."""
+    reasons: dict[str, int]
+    """Failed clips by reason."""
+    shards: int
+    """Shards of the dataset."""
+    kept_shards: int
+    """Of these, finished by an earlier run."""
+    wall_s: float
+    """How long this run took."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is known so far."""
+
+    ledgers: dict[str, pa.Table] = field(default_factory=dict)
+    status: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, ledger: pa.Table) -> None:
+        self.ledgers[name] = ledger
+        self.status.update(ledger["status"].to_pylist())
+        self.reasons.update(reason for reason in ledger["reason"].to_pylist() if reason is not None)
+
+
+def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = None) -> PreprocessSummary:
+    """Make every shard that is not there yet, then the ledger, then ``dataset.json``. ``say`` receives progress."""
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    began_s = time.monotonic()
+    manifest = read_manifest(config.manifest)
+    store = Store(config.out)
+    _require_directory(config.videos)
+    plans = plan_shards(manifest, clips_per_shard=config.clips_per_shard)
+    tally = _Tally()
+    for name, ledger in _finished(store, manifest, plans, config):
+        tally.add(name, ledger)
+    kept = len(tally.ledgers)
+    todo = [plan for plan in plans if plan.name not in tally.ledgers]
+    say(f"preprocess: {manifest.table.num_rows} clips in {len(plans)} shards, {kept} already finished")
+
+    allowed = config.max_error_rate * manifest.table.num_rows
+    if todo and tally.status["failed"] <= allowed:
+        job = ShardJob(out=config.out, videos=config.videos, features=config.features, limits=config.limits)
+        spoken_s = start_s = time.monotonic()
+        already = sum(tally.status.values())
+        for name, ledger in _run(manifest, todo, job):
+            tally.add(name, ledger)
+            now_s = time.monotonic()
+            if now_s - spoken_s > PROGRESS_S or len(tally.ledgers) == len(plans):
+                spoken_s = now_s
+                rate = (sum(tally.status.values()) - already) / (now_s - start_s)
+                say(
+                    f"preprocess: {len(tally.ledgers)}/{len(plans)} shards, {tally.status['ok']} clips ok, "
+                    f"{tally.status['failed']} failed, {rate:.1f} clips/s"
+                )
+            if tally.status["failed"] > allowed:
+                break
+    return _conclude(config, manifest, plans, tally, store, kept=kept, wall_s=time.monotonic() - began_s)
+
+
+def _require_directory(videos: str) -> None:
+    root = Store(videos)
+    if not root.fs.isdir(root.root or "/"):
+        raise FileNotFoundError(f"there is no video root at {videos}")
+
+
+def _finished(
+    store: Store, manifest: Manifest, plans: list[ShardPlan], config: PreprocessConfig
+) -> Iterator[tuple[str, pa.Table]]:
+    """Shards an earlier run finished and this one can keep, with their ledgers. Others are refused or removed."""
+    text = store.read(DATASET_FILE)
+    planned = {plan.name for plan in plans}
+    with ThreadPoolExecutor(16) as pool:
+        done = dict(zip(planned, pool.map(lambda name: find_done(store, name), planned), strict=True))
+    changed: dict[str, list[str]] = {}
+    for plan in plans:
+        found = done[plan.name]
+        if found is None:
+            continue
+        reasons = differences(store, plan.name, found, manifest.table.take(plan.positions), config.features)
+        if reasons:
+            changed[plan.name] = reasons
+        else:
+            yield plan.name, read_ledger(store, plan.name)
+    listed = [] if text is None else DatasetInfo.loads(text.decode(), what=store.path(DATASET_FILE)).shards
+    for entry in listed:
+        if entry.name not in planned:
+            changed[entry.name] = ["the manifest no longer has rows for it"]
+    if not changed:
+        return
+    if config.on_change == "refuse":
+        name, reasons = next(iter(changed.items()))
+        more = f" (and {len(changed) - 1} more shards)" if len(changed) > 1 else ""
+        raise ChangedDatasetError(
+            f"{config.out} was made otherwise: shard {name}{more}: {'; '.join(reasons)}; "
+            "write to another directory, or replace it with --on-change redo"
+        )
+    # From here on the old dataset does not exist for a reader.
+    store.remove(DATASET_FILE)
+    for name in changed:
+        store.remove(f"{name}/{DONE_FILE}")
+        if name not in planned:
+            store.remove(name)
+
+
+def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[tuple[str, pa.Table]]:
+    """Ledgers of the shards, in the order in which they are finished."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    rows = pa.table(
+        {
+            "shard": pa.array([plan.name for plan in todo], pa.string()),
+            "rows": pa.array([to_bytes(manifest.table.take(plan.positions)) for plan in todo], pa.large_binary()),
+        }
+    )
+    shards = ray.data.from_arrow(rows, override_num_blocks=len(todo))
+    with warnings.catch_warnings():
+        # Deprecated from Ray 2.60 on, without another way to say how often a task is retried; removed in 2.64.
+        warnings.filterwarnings("ignore", message="`ray_remote_args`", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`ray_remote_args`", category=UserWarning)
+        ledgers = shards.map(partial(_write, job=job), num_cpus=1, max_retries=MAX_RETRIES)
+    batches: Any = ledgers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        for name, ledger in zip(batch["shard"].to_pylist(), batch["ledger"].to_pylist(), strict=True):
+            yield name, from_bytes(ledger)
+
+
+def _write(row: dict[str, Any], *, job: ShardJob) -> dict[str, Any]:
+    """The mapped function. The ledger is all that goes back through Ray."""
+    return {"shard": row["shard"], "ledger": to_bytes(write_shard_bytes(row["shard"], row["rows"], job))}
+
+
+def _conclude(
+    config: PreprocessConfig,
+    manifest: Manifest,
+    plans: list[ShardPlan],
+    tally: _Tally,
+    store: Store,
+    *,
+    kept: int,
+    wall_s: float,
+) -> PreprocessSummary:
+    """Write the ledger; then, if the dataset can be used, ``dataset.json``."""
+    rows = manifest.table.num_rows
+    failed, ok = tally.status["failed"], tally.status["ok"]
+    stopped = failed > config.max_error_rate * rows
+    message = f"the job stopped: {failed} of {rows} clips had failed"
+    ledgers = [
+        tally.ledgers[plan.name]
+        if plan.name in tally.ledgers
+        else skipped_ledger(manifest.table.take(plan.positions), reason="error-rate", message=message)
+        for plan in plans
+    ]
+    ledger = _in_manifest_order(pa.concat_tables(ledgers), manifest)
+    with store.publish([LEDGER_FILE]) as paths:
+        pq.write_table(ledger, paths[LEDGER_FILE], compression="zstd")
+    why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common()) or "none"
+    if stopped:
+        store.remove(DATASET_FILE)
+        raise TooManyFailuresError(
+            f"{failed} of {rows} clips failed ({why}), more than --max-error-rate {config.max_error_rate:g} allows; "
+            f"{rows - failed - ok} were not tried; every clip's reason is in {store.path(LEDGER_FILE)}"
+        )
+    counts = {}
+    for split in SPLITS:
+        status = ledger["status"].filter(pc.equal(ledger["split"], split)).to_pylist()
+        if status:
+            counts[split] = {name: status.count(name) for name in ("ok", "failed", "skipped")}
+            if not counts[split]["ok"]:
+                store.remove(DATASET_FILE)
+                raise ValueError(
+                    f"none of the {len(status)} clips of split {split!r} could be stored ({why}); "
+                    f"every clip's reason is in {store.path(LEDGER_FILE)}"
+                )
+    info = DatasetInfo(
+        tasks=manifest.tasks,
+        features=config.features,
+        shards=tuple(
+            ShardEntry(
+                split=plan.split, name=plan.name, clips=tally.ledgers[plan.name]["status"].to_pylist().count("ok")
+            )
+            for plan in plans
+        ),
+        counts=counts,
+        versions=_versions(),
+    )
+    store.write(DATASET_FILE, info.dumps().encode())
+    return PreprocessSummary(
+        out=config.out,
+        ok=ok,
+        failed=failed,
+        reasons=dict(tally.reasons),
+        shards=len(plans),
+        kept_shards=kept,
+        wall_s=wall_s,
+    )
+
+
+def _in_manifest_order(ledger: pa.Table, manifest: Manifest) -> pa.Table:
+    position = pc.index_in(ledger["clip_id"], value_set=manifest.table["clip_id"].combine_chunks())
+    return ledger.take(pc.sort_indices(position)).cast(LEDGER_SCHEMA)
+
+
+def _versions() -> dict[str, str]:
+    """What decides the stored values besides the spec."""
+    packages = ("av", "numpy", "opencv-contrib-python-headless", "pyarrow", "torch", "torchaudio")
+    codec = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return {**{name: version(name) for name in packages}, "libavcodec": codec}

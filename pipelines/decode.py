@@ -1,0 +1,515 @@
+"""The only door to PyAV: a media file in, arrays of one span out. Files are hostile until shown otherwise.
+
+A path must be a regular file whose real path lies below the video root, and FFmpeg may open nothing but that file (a
+list of container formats and the ``file`` protocol, both needed). Sizes, lengths and time are limited before memory is
+spent. A damaged packet costs itself, not the clip; what was skipped is said in ``DecodedClip.notes``.
+
+Time zero of a file is its earliest time stamp (``start_time``), as players count. The picture rules the timeline: with
+video, the clip ends where the last frame does, and sound is cut or padded to that; without, where the sound does.
+
+Errors:
+    DecodeError
+    ├── OutsideRootError, MissingFileError, NotAFileError, UnreadableError    before or while opening
+    ├── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
+    └── NoFramesError                                                         a video stream that gives not one frame
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+import av.container
+import numpy as np
+from av.audio.resampler import AudioResampler
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import Interpolation, VideoReformatter
+from jaxtyping import Float32, Float64, UInt8
+
+from pipelines.spans import scaled_size, stored_before, stored_count
+from schemas.features import RgbSpec
+from schemas.ledger import Stage
+
+SAFE_OPTIONS = {
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mpegvideo,m4v,wav,mp3,flac,aac",
+    "protocol_whitelist": "file",
+}
+"""Each of the two alone still lets a playlist or a concat script open other files."""
+
+SEEK_MARGIN_S = 1.0
+"""Sound of an instant may lie this far before its picture in the file."""
+
+JOIN_S = 0.1
+"""A jump in the sound's time stamps up to this is rounding; a larger one is a hole."""
+
+
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's flag of containers without any time stamps, such as a bare MPEG-4 stream; their frames are counted."""
+
+
+class DecodeError(Exception):
+    """A clip that cannot be had: ``stage`` and ``reason`` go into the ledger, the message is one readable line."""
+
+    stage: Stage = "open"
+    reason: str = "unreadable"
+
+
+class OutsideRootError(DecodeError):
+    """The path is absolute, climbs with ``..`` or leaves the root through a link."""
+
+    reason = "outside-root"
+
+
+class MissingFileError(DecodeError):
+    """There is no such file."""
+
+    reason = "missing-file"
+
+
+class NotAFileError(DecodeError):
+    """A directory, pipe, socket or device."""
+
+    reason = "not-a-file"
+
+
+class UnreadableError(DecodeError):
+    """FFmpeg cannot open it as one of the allowed containers."""
+
+    reason = "unreadable"
+
+
+class BadSpanError(DecodeError):
+    """The span is empty or lies outside the file."""
+
+    stage: Stage = "plan"
+    reason = "bad-span"
+
+
+class TooLargeError(DecodeError):
+    """The declared picture has more pixels than allowed."""
+
+    reason = "too-large"
+
+
+class TooLongError(DecodeError):
+    """The span lasts longer than allowed."""
+
+    stage: Stage = "video"
+    reason = "too-long"
+
+
+class TooSlowError(DecodeError):
+    """Decoding took longer than allowed."""
+
+    stage: Stage = "video"
+    reason = "too-slow"
+
+
+class NoFramesError(DecodeError):
+    """There is a video stream, and none of it can be decoded."""
+
+    stage: Stage = "video"
+    reason = "no-frames"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeLimits:
+    """What one clip may cost."""
+
+    max_pixels: int = 40_000_000
+    """Of one source frame; 8K UHD has 33 million."""
+    max_duration_s: float = 600.0
+    """Of one clip; a longer source is cut into clips by the manifest's spans."""
+    max_decode_s: float = 300.0
+    """Wall-clock time for one clip: a guard against endless files, far above what an honest one takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoClip:
+    """The stored frames of a span."""
+
+    frames: UInt8[np.ndarray, "time height width 3"]
+    """RGB. Frame i shows what was on screen i / fps after the start of the span."""
+    pts_s: Float64[np.ndarray, " time"]
+    """When the source frame behind each stored frame appeared, from the span's start; can be negative."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioClip:
+    """The sound of a span, mono."""
+
+    samples: Float32[np.ndarray, " sample"]
+    """In [-1, 1]; sample n belongs to n / rate after the start of the span. Zero where there is no sound."""
+    start_s: float
+    """Real samples lie in [start_s, end_s)."""
+    end_s: float
+    """See ``start_s``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedClip:
+    """What one span of one file holds."""
+
+    duration_s: float
+    """Length of the span as found in the file."""
+    video: VideoClip | None
+    """None: no video stream, or it has no frame in the span."""
+    audio: AudioClip | None
+    """None: no audio stream, or it has no sample in the span."""
+    no_video: str | None = None
+    """Why ``video`` is None: no-video-stream or no-frames."""
+    no_audio: str | None = None
+    """Why ``audio`` is None: no-audio-stream or no-samples."""
+    notes: tuple[str, ...] = ()
+    """Damage that was survived, for the ledger."""
+
+
+def resolve(root: str, uri: str) -> str:
+    """The real path of a manifest's ``uri``, once it is known to be a regular file below ``root``."""
+    if "\0" in uri or os.path.isabs(uri) or ".." in uri.replace("\\", "/").split("/"):
+        raise OutsideRootError(f"{uri!r} is not a plain path below the video root")
+    base = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(base, uri))
+    if os.path.commonpath([base, path]) != base:
+        raise OutsideRootError(f"{uri!r} leads out of the video root through a link")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise MissingFileError(f"{uri!r} does not exist below the video root") from None
+    except OSError as error:
+        raise UnreadableError(f"{uri!r} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        # Opening a pipe would block for ever.
+        raise NotAFileError(f"{uri!r} is not a regular file")
+    return path
+
+
+def decode_clip(
+    path: str,
+    *,
+    start_s: float | None,
+    end_s: float | None,
+    rgb: RgbSpec,
+    sample_rate_hz: int,
+    limits: DecodeLimits | None = None,
+) -> DecodedClip:
+    """Frames and sound of [start_s, end_s) of a file that `resolve` has approved."""
+    limits = limits or DecodeLimits()
+    first, last = start_s or 0.0, np.inf if end_s is None else end_s
+    if not (np.isfinite(first) and first >= 0 and last > first):
+        raise BadSpanError(f"span [{start_s}, {end_s}) is empty or not a span")
+    if np.isfinite(last) and last - first > limits.max_duration_s:
+        raise TooLongError(f"the span lasts {last - first:.1f} s, the limit is {limits.max_duration_s:g} s")
+    job = {"start_s": first, "end_s": float(last), "rgb": rgb, "rate_hz": sample_rate_hz, "limits": limits}
+    if first > SEEK_MARGIN_S:
+        decoded = _decode(path, seek=True, **job)
+        if decoded is not None:
+            return decoded
+    decoded = _decode(path, seek=False, **job)
+    assert decoded is not None
+    return decoded
+
+
+def _decode(
+    path: str, *, seek: bool, start_s: float, end_s: float, rgb: RgbSpec, rate_hz: int, limits: DecodeLimits
+) -> DecodedClip | None:
+    """One pass over the file. None when seeking overshot and the file must be read from its beginning."""
+    try:
+        container = av.open("file:" + os.path.abspath(path), options=SAFE_OPTIONS)
+    except FFmpegError as error:
+        raise UnreadableError(f"FFmpeg cannot open it: {error.strerror}") from None
+    with container:
+        pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        video_stream = pictures[0] if pictures else None
+        audio_stream = container.streams.audio[0] if container.streams.audio else None
+        zero_s = (container.start_time or 0) / av.time_base
+        video = _VideoPicker(video_stream, zero_s + start_s, end_s - start_s, rgb, limits) if video_stream else None
+        # An unlimited clip still ends: sound past the longest clip allowed cannot be part of one.
+        audio_end_s = min(end_s - start_s, limits.max_duration_s + 1.0)
+        audio = _AudioJoiner(zero_s + start_s, audio_end_s, rate_hz) if audio_stream else None
+        streams: list[Any] = [s for s in (video_stream, audio_stream) if s is not None]
+        for stream in streams:
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+        if seek:
+            _seek(container, zero_s + start_s - SEEK_MARGIN_S)
+        deadline = time.monotonic() + limits.max_decode_s
+        for stream, frames in _decoded(container, streams):
+            sink = video if stream is video_stream else audio
+            if sink is None or sink.done:
+                continue
+            if frames is None:
+                sink.damaged += 1
+                continue
+            for frame in frames:
+                sink.push(frame)
+            if time.monotonic() > deadline:
+                raise TooSlowError(f"decoding took more than {limits.max_decode_s:g} s")
+            if (video is None or video.done) and (audio is None or audio.done):
+                break
+        if seek and video is not None and video.overshot:
+            return None
+        return _assemble(video, audio, start_s=start_s, end_s=end_s, rate_hz=rate_hz, limits=limits)
+
+
+def _seek(container: av.container.InputContainer, target_s: float) -> None:
+    """To the last keyframe before a time. Where that fails, reading simply begins at the beginning."""
+    try:
+        container.seek(max(0, int(target_s * av.time_base)), backward=True)
+    except FFmpegError:
+        return
+
+
+def _decoded(container: av.container.InputContainer, streams: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """(stream, frames) packet by packet; frames are None for a packet that cannot be decoded."""
+    if not streams:
+        return
+    packets = container.demux(streams)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except FFmpegError:
+            # Reading broke off (a truncated or torn file): what came before is what there is.
+            yield streams[0], None
+            return
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            frames = None
+        yield packet.stream, frames
+
+
+def _assemble(
+    video: "_VideoPicker | None",
+    audio: "_AudioJoiner | None",
+    *,
+    start_s: float,
+    end_s: float,
+    rate_hz: int,
+    limits: DecodeLimits,
+) -> DecodedClip:
+    clip, notes = None, []
+    if video is not None:
+        clip = video.finish()
+        if clip is None and video.damaged:
+            raise NoFramesError(f"no frame can be decoded ({video.damaged} damaged packets)")
+        if clip is None and video.ended_before_span:
+            raise BadSpanError(f"the span starts at {start_s} s, after the end of the picture")
+        if video.damaged:
+            notes.append(f"{video.damaged} damaged video packets skipped")
+    if audio is not None:
+        audio.finish()
+        if audio.damaged:
+            notes.append(f"{audio.damaged} damaged audio packets skipped")
+    duration_s = min(end_s - start_s, video.duration_s if clip is not None and video is not None else np.inf)
+    if not np.isfinite(duration_s):
+        duration_s = audio.end_s if audio is not None else 0.0
+    elif clip is None and audio is not None:
+        duration_s = min(duration_s, max(audio.end_s, 0.0))
+    if duration_s > limits.max_duration_s:
+        raise TooLongError(
+            f"the clip lasts {duration_s:.1f} s, the limit is {limits.max_duration_s:g} s; give it spans"
+        )
+    sound = audio.cut(duration_s, rate_hz) if audio is not None else None
+    return DecodedClip(
+        duration_s=float(duration_s) if clip is not None or sound is not None else 0.0,
+        video=clip,
+        audio=sound,
+        no_video="no-video-stream" if video is None else "no-frames" if clip is None else None,
+        no_audio="no-audio-stream" if audio is None else "no-samples" if sound is None else None,
+        notes=tuple(notes),
+    )
+
+
+class _VideoPicker:
+    """Turns a stream of frames into stored frames, scaling only those that are stored."""
+
+    def __init__(self, stream: Any, origin_s: float, span_s: float, rgb: RgbSpec, limits: DecodeLimits) -> None:
+        self.damaged = 0
+        self.done = False
+        self.overshot = False
+        self.ended_before_span = False
+        self.duration_s = 0.0
+        self._stream = stream
+        self._origin_s, self._span_s, self._rgb, self._limits = origin_s, span_s, rgb, limits
+        self._reformatter = VideoReformatter()
+        self._frames: list[np.ndarray] = []
+        self._pts_s: list[float] = []
+        self._held: Any = None
+        self._held_s = 0.0
+        self._gap_s = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
+        self._size: tuple[int, int] | None = None
+        self._check_size(stream.codec_context.width, stream.codec_context.height)
+
+    def push(self, frame: Any) -> None:
+        """Take the next frame in order of presentation."""
+        self._check_size(frame.width, frame.height)
+        time_s = frame.time
+        if time_s is None and self._held is None and not self._stream.container.format.flags & NO_TIMESTAMPS:
+            return  # Before the first time stamp lies what an edit list or a negative start has cut away.
+        if time_s is None:
+            shown_s = self._held_s + self._gap_s if self._held is not None else 0.0
+        else:
+            shown_s = time_s - self._origin_s
+        if self._held is None:
+            self.overshot = shown_s > 0
+            if shown_s >= self._span_s:
+                self.done = True
+                return
+        elif shown_s <= self._held_s:
+            return  # Time stamps that run backwards: the frame's instant has passed.
+        else:
+            self._gap_s = shown_s - self._held_s
+            self._store(stored_before(min(shown_s, self._span_s), self._rgb.fps))
+        if shown_s >= self._span_s:
+            self.done = True
+            self.duration_s = self._span_s
+            return
+        if shown_s > self._limits.max_duration_s:
+            raise TooLongError(f"the clip lasts longer than {self._limits.max_duration_s:g} s; give it spans")
+        self._held, self._held_s = frame, shown_s
+
+    def finish(self) -> VideoClip | None:
+        """The clip, once no more frames come."""
+        if self._held is None:
+            return None
+        if not self.done:
+            lasts_s = float(self._held.duration * self._held.time_base) if self._held.duration else self._gap_s
+            self.duration_s = min(self._held_s + lasts_s, self._span_s)
+        if self.duration_s <= 0:
+            self.ended_before_span = True
+            return None
+        if self.duration_s > self._limits.max_duration_s:
+            raise TooLongError(
+                f"the clip lasts {self.duration_s:.1f} s, the limit is {self._limits.max_duration_s:g} s"
+            )
+        self._store(stored_count(self.duration_s, self._rgb.fps))
+        self._held = None
+        return VideoClip(frames=np.stack(self._frames), pts_s=np.array(self._pts_s))
+
+    def _store(self, due: int) -> None:
+        """Let the frame on screen fill every stored frame up to number ``due``."""
+        missing = due - len(self._frames)
+        if missing <= 0:
+            return
+        picture = self._scaled(self._held)
+        self._frames.extend([picture] * missing)
+        self._pts_s.extend([self._held_s] * missing)
+
+    def _scaled(self, frame: Any) -> np.ndarray:
+        turns = round(frame.rotation / 90) % 4
+        if self._size is None:
+            # The first frame decides, so that a stream that changes its size stays one array.
+            aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
+            height, width = frame.height, frame.width
+            if turns % 2:
+                height, width, aspect = width, height, 1 / aspect
+            self._size = scaled_size(
+                height=height,
+                width=width,
+                pixel_aspect=aspect if 0.1 < aspect < 10 else 1.0,
+                short_side_px=self._rgb.short_side_px,
+                fixed_size_px=self._rgb.fixed_size_px,
+            )
+        height, width = self._size if turns % 2 == 0 else self._size[::-1]
+        scaled = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
+        )
+        assert scaled is not None
+        return np.rot90(scaled.to_ndarray(), turns)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._limits.max_pixels:
+            raise TooLargeError(f"frames of {width} x {height} exceed {self._limits.max_pixels} pixels")
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Sound without a hole: where it begins, and its pieces."""
+
+    start_s: float
+    pieces: list[np.ndarray] = field(default_factory=list)
+    samples: int = 0
+
+
+class _AudioJoiner:
+    """Mixes to mono, resamples and puts every piece where its time stamp says."""
+
+    def __init__(self, origin_s: float, span_s: float, rate_hz: int) -> None:
+        self.damaged = 0
+        self.done = False
+        self._origin_s, self._span_s, self._rate_hz = origin_s, span_s, rate_hz
+        self._resampler: AudioResampler | None = None
+        self._form: tuple[str, str, int] | None = None
+        self._segments: list[_Segment] = []
+        self._next_s = 0.0
+
+    @property
+    def end_s(self) -> float:
+        """Where the last real sample ends."""
+        return max((s.start_s + s.samples / self._rate_hz for s in self._segments), default=0.0)
+
+    def push(self, frame: Any) -> None:
+        """Take the next piece of sound."""
+        time_s = self._next_s if frame.time is None else frame.time - self._origin_s
+        lasts_s = frame.samples / frame.sample_rate
+        if time_s >= self._span_s:
+            self.done = True
+            return
+        if time_s + lasts_s <= 0:
+            return
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or form != self._form or abs(time_s - self._next_s) > JOIN_S:
+            self._flush()
+            self._form = form
+            # Without the option FFmpeg mixes loud stereo to 1.4 of full scale, and clipping would distort it.
+            self._resampler = AudioResampler(
+                format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1.0"}
+            )
+            self._segments.append(_Segment(start_s=time_s))
+            self._next_s = time_s
+        self._next_s += lasts_s
+        self._collect(frame)
+
+    def finish(self) -> None:
+        """Take what the resampler still holds."""
+        self._flush()
+
+    def cut(self, duration_s: float, rate_hz: int) -> AudioClip | None:
+        """The sound of [0, duration_s); None when not one sample lies in it."""
+        wanted = round(duration_s * rate_hz)
+        samples = np.zeros(wanted, np.float32)
+        first, last = wanted, 0
+        for segment in self._segments:
+            if not segment.pieces:
+                continue
+            at = round(segment.start_s * rate_hz)
+            sound = np.concatenate(segment.pieces)
+            lo, hi = max(at, 0), min(at + len(sound), wanted)
+            if lo < hi:
+                samples[lo:hi] = sound[lo - at : hi - at]
+                first, last = min(first, lo), max(last, hi)
+        if first >= last:
+            return None
+        # A damaged AAC packet can decode to NaN or to thousands; honest decoders overshoot 1 by a little.
+        np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        np.clip(samples, -1.0, 1.0, out=samples)
+        return AudioClip(samples=samples, start_s=first / rate_hz, end_s=last / rate_hz)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._collect(None)
+            self._resampler = None
+
+    def _collect(self, frame: Any) -> None:
+        assert self._resampler is not None
+        for piece in self._resampler.resample(frame):
+            values = piece.to_ndarray().reshape(-1)
+            self._segments[-1].pieces.append(values)
+            self._segments[-1].samples += len(values)
