@@ -1,7 +1,7 @@
 """Everything a run can be told, as frozen dataclasses; ``jobs/recipes.py`` holds named combinations.
 
-A run is decided by a `TrainConfig`, a method and a seed. Where it computes (`ComputeConfig`) is kept apart, because it must
-not change the result.
+A run is decided by a `TrainConfig`, a method and a seed. Where it computes (`ComputeConfig`) is kept apart: it is not
+part of the question.
 """
 
 import json
@@ -104,7 +104,7 @@ class BlendConfig:
     overfitting_floor: Literal["none", "standard-error"] = "none"
     """``none`` is the paper. ``standard-error`` replaces O^2 by max(O^2, SE^2)."""
     fixed_weights: tuple[float, ...] = ()
-    """Weights of the method ``fixed``: one per modality, then the fused head."""
+    """Weights of the method ``fixed``: one per modality, then the fused head; used as they are, whatever their sum."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.holdout_share < 0.5:
@@ -126,7 +126,7 @@ class TrainConfig:
     batch_size: int = 32
     """Clips per step, over all workers."""
     missing: Literal["drop", "zero"] = "drop"
-    """Clips without one of the modalities: left out and counted, or kept with zeros and a mask that the losses honour."""
+    """Clips that lack a modality: left out and counted, or kept with zeros and a mask that the losses honour."""
     input: InputConfig = field(default_factory=InputConfig)
     """Windows."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -155,6 +155,8 @@ class ComputeConfig:
     """GPUs each of them holds; 0 trains on the CPU."""
     cpus_per_worker: float = 1.0
     """CPU cores each of them holds; also its threads."""
+    restarts: int = 2
+    """How often the group is started again after a worker or node was lost; finished runs are kept."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -1,8 +1,8 @@
 """Trunks: one residual family in 2D (log-mel) and 3D (rgb, flow), from CI size to the paper's ResNet-50s.
 
-The 3D trunk is the authors' R3D: stem 3x7x7 with stride (1, 2, 2), no pooling after it, every stage after the first halves
-time, height and width, average pooling at the end. The 2D trunk takes 1 x time x mel: stem 3x3 with stride 2, every stage
-halves both axes, maximum pooling at the end, as in the authors' audio network.
+The 3D trunk is the authors' R3D: stem 3x7x7 with stride (1, 2, 2), no pooling after it, every stage after the first
+halves time, height and width, average pooling at the end. The 2D trunk takes 1 x time x mel: stem 3x3 with stride 2,
+every stage halves both axes, maximum pooling at the end, as in the authors' audio network.
 """
 
 from collections.abc import Mapping

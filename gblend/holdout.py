@@ -1,7 +1,8 @@
 """V: the part of the training split that stands in for unseen data when weights are estimated.
 
-Held out by group (source video, participant), because two clips of one video are not independent; stratified by label, so
-that a small V still holds every class; decided by a seed alone, so that every run of a comparison holds out the same clips.
+Held out by group (source video, participant), because two clips of one video are not independent; stratified by label,
+so that a small V still holds every class; decided by a seed alone, so that all runs of a comparison hold out the same
+clips.
 """
 
 from collections.abc import Hashable, Sequence

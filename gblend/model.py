@@ -1,8 +1,8 @@
 """k encoders, k linear single-modality heads and one fused head, and the branches that probes train.
 
 The fused head concatenates the features and has two hidden layers (paper, section 4: concat, two FC, prediction). A
-*branch* is one head with the encoders it reads. The single-modality network *is* the branch of its head and the naive joint
-network *is* the branch of the fused head, so a probe, a baseline and a part of the blend are the same object.
+*branch* is one head with the encoders it reads. The single-modality network *is* the branch of its head and the naive
+joint network *is* the branch of the fused head: a probe, a baseline and a part of the blend are the same object.
 """
 
 import copy

@@ -4,7 +4,8 @@
     comparison         table.json, report.html, runs/<run name>/ (one run directory each)
 
 ``history.jsonl`` holds one `EpochRecord` a line (epoch 0: the untrained network), ``weights.jsonl`` one
-`EstimateRecord` a line, ``result.json`` one `RunResult`. JSON, so that any tool can read them; a number that is not finite is null.
+`EstimateRecord` a line, ``result.json`` one `RunResult`. JSON, so that any tool can read them; a number that is not
+finite is null.
 """
 
 import dataclasses

@@ -1,0 +1,190 @@
+"""Reading finished shards: an index of one split, and the stored bytes of any clip.
+
+Local shards are memory-mapped, so a shuffled reader touches only the record batches it asks for; others are fetched
+whole, once per process. Only `pyarrow` reads the files: no object is ever unpickled.
+"""
+
+import json
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int
+
+from schemas import DatasetInfo, Modality, Task, clips_schema, feature_file, feature_schema, require_schema
+from schemas.layout import CLIPS_FILE, DATASET_FILE
+
+REMEDY = "rerun `gblend preprocess`"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipIndex:
+    """What is known about the clips of a split without opening a feature file. All arrays have one entry per clip."""
+
+    clip_ids: tuple[str, ...]
+    """Unique names."""
+    groups: tuple[str, ...]
+    """What must not straddle a hold-out."""
+    labels: Int[np.ndarray, " clips"]
+    """Class index."""
+    present: dict[Modality, Bool[np.ndarray, " clips"]]
+    """Per modality of the run, whether the clip has it."""
+    shards: tuple[str, ...]
+    """Directory of each clip's shard, relative to the data set."""
+    rows: Int[np.ndarray, " clips"]
+    """Row in its shard."""
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def take(self, chosen: np.ndarray) -> "ClipIndex":
+        """The clips at these positions (or under this mask), in order."""
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return ClipIndex(
+            clip_ids=tuple(self.clip_ids[i] for i in positions),
+            groups=tuple(self.groups[i] for i in positions),
+            labels=self.labels[positions],
+            present={name: mask[positions] for name, mask in self.present.items()},
+            shards=tuple(self.shards[i] for i in positions),
+            rows=self.rows[positions],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredClip:
+    """The stored bytes of one clip; None where it lacks the modality or the run does not read it."""
+
+    rgb: list[bytes] | None = None
+    """Encoded frames."""
+    flow: list[bytes] | None = None
+    """Encoded flow images, u above v."""
+    logmel: np.ndarray | None = None
+    """float16 (time, mel)."""
+    height: int = 0
+    """Of a frame, in pixels; 0 without a picture."""
+    width: int = 0
+    """Of a frame, in pixels."""
+
+
+def read_dataset_info(data: str) -> DatasetInfo:
+    """``dataset.json``; a directory without one is not a finished data set."""
+    path = f"{data.rstrip('/')}/{DATASET_FILE}"
+    try:
+        with fsspec.open(path, "r") as file:
+            text = file.read()  # type: ignore[union-attr]  # fsspec does not say that mode r gives text
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: {data} is not a finished data set; {REMEDY}") from None
+    try:
+        return DatasetInfo.loads(text, what=path)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
+
+
+def single_label_task(info: DatasetInfo) -> Task:
+    """The task to train on: the data set's only one, single label."""
+    names = ", ".join(f"{task.name} ({task.kind} label)" for task in info.tasks)
+    if len(info.tasks) != 1 or info.tasks[0].kind != "single":
+        raise ValueError(f"training takes a data set with one single-label task; this one has: {names}")
+    return info.tasks[0]
+
+
+def resolve_modalities(info: DatasetInfo, wanted: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    """Modalities of a run: those wanted, or all stored, in the order of heads and tables."""
+    stored = info.features.modalities
+    missing = [name for name in wanted if name not in stored]
+    if missing:
+        raise ValueError(
+            f"the data set has no modality {missing[0]!r}; it holds {', '.join(stored)}; add it with "
+            f"`gblend preprocess --modalities {missing[0]}` or leave it out"
+        )
+    return tuple(name for name in stored if name in wanted) if wanted else stored
+
+
+def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modality, ...], task: Task) -> ClipIndex:
+    """The clips of one split, in stored order.
+
+    Raises:
+        ValueError: The split is empty, a file is missing or has the wrong schema, or a clip has no label.
+    """
+    ids, groups, labels, shards = [], [], [], []
+    rows: list[int] = []
+    present: dict[Modality, list[bool]] = {name: [] for name in modalities}
+    for shard in info.require_split(split):
+        path = f"{data.rstrip('/')}/{shard.name}/{CLIPS_FILE}"
+        table = _open(path).read_all()
+        require_schema(table.schema, clips_schema(info.tasks), what=path, remedy=REMEDY)
+        found = table.column(task.column)
+        if found.null_count:
+            raise ValueError(
+                f"{path}: {found.null_count} clips of split {split!r} have no {task.column}; training and scoring "
+                "need labels, so leave unlabelled clips out of the manifest"
+            )
+        ids += table.column("clip_id").to_pylist()
+        groups += table.column("group").to_pylist()
+        labels += found.to_pylist()
+        shards += [shard.name] * table.num_rows
+        rows += range(table.num_rows)
+        for name in modalities:
+            present[name] += table.column("has_audio" if name == "logmel" else "has_rgb").to_pylist()
+    return ClipIndex(
+        clip_ids=tuple(ids),
+        groups=tuple(groups),
+        labels=np.asarray(labels, dtype=np.int64),
+        present={name: np.asarray(mask, dtype=bool) for name, mask in present.items()},
+        shards=tuple(shards),
+        rows=np.asarray(rows, dtype=np.int64),
+    )
+
+
+class ClipReader:
+    """Stored bytes by (shard, row). Files open when first needed, in each process for itself."""
+
+    def __init__(self, data: str, info: DatasetInfo, modalities: tuple[Modality, ...]) -> None:
+        self._data = data.rstrip("/")
+        self._info = info
+        self._modalities = modalities
+        self._files: dict[tuple[str, Modality], pa.RecordBatchFileReader] = {}
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_files": {}}
+
+    def read(self, shard: str, row: int) -> StoredClip:
+        """One clip, only the modalities of this reader."""
+        values: dict = {}
+        for modality in self._modalities:
+            batch = self._file(shard, modality).get_batch(row)
+            if modality == "logmel":
+                count = batch.column("n_frames")[0].as_py()
+                if count is not None:
+                    flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
+                    values["logmel"] = flat.reshape(count, -1)
+                continue
+            height = batch.column("height")[0].as_py()
+            images = batch.column("frames" if modality == "rgb" else "fields")[0]
+            if height is not None and images.is_valid and len(images) > 0:
+                values[modality] = [image.as_buffer() for image in images.values]
+                values["height"], values["width"] = height, batch.column("width")[0].as_py()
+        return StoredClip(**values)
+
+    def _file(self, shard: str, modality: Modality) -> pa.RecordBatchFileReader:
+        key = (shard, modality)
+        if key not in self._files:
+            path = f"{self._data}/{shard}/{feature_file(modality)}"
+            reader = _open(path)
+            require_schema(reader.schema, feature_schema(modality, self._info.features), what=path, remedy=REMEDY)
+            self._files[key] = reader
+        return self._files[key]
+
+
+def _open(path: str) -> pa.RecordBatchFileReader:
+    """An Arrow IPC file: mapped when local, else read whole."""
+    fs, place = fsspec.core.url_to_fs(path)
+    try:
+        if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+            return pa.ipc.open_file(pa.memory_map(place))
+        return pa.ipc.open_file(pa.BufferReader(fs.cat_file(place)))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; {REMEDY}") from None
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a whole Arrow file ({error}); {REMEDY}") from None

@@ -1,0 +1,56 @@
+"""What training workers do together, through `torch.distributed`; with one process every function is the identity."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def rank() -> int:
+    """This worker's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of workers."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_workers(values: Tensor) -> Tensor:
+    """The same-shaped tensors of all workers, added in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def wait_for_all() -> None:
+    """Returns when every worker has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def share_gradients(model: nn.Module, *, unused: bool) -> nn.Module:
+    """The model, averaging its gradients over workers in every backward pass.
+
+    Buffers are left alone: `average_buffers` makes them agree, at moments that do not depend on who measures when.
+
+    Args:
+        model: On its device, with the same parameters on every worker.
+        unused: Whether some parameters get no gradient (a head of weight 0).
+    """
+    if world_size() == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Give every worker the mean of all workers' floating-point buffers (BatchNorm's running statistics)."""
+    if world_size() == 1:
+        return
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+    sum_over_workers(flat).div_(world_size())
+    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))

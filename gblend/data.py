@@ -1,0 +1,235 @@
+"""What a run trains and measures on: T, V, a slice T' of T as large as V, and the other splits.
+
+A map-style torch data set over the shards; which clip comes when is decided by (seed, stream, epoch) alone: not by the
+number of workers or loader processes, nor by what was measured before.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities, single_label_task
+from gblend.config import TrainConfig
+from gblend.holdout import hold_out
+from gblend.inputs import choose_window, cut_window
+from schemas import FeatureSpec, Modality
+
+Draw = tuple[int, tuple[int, ...] | None]
+"""Position of a clip, and the entropy of its random window; None for the central window."""
+
+Sample = dict[str, Any]
+"""``position`` int, ``label`` int, ``arrays`` per modality, ``present`` per modality bool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Samples side by side, on the CPU."""
+
+    position: Tensor
+    """int64 (batch): place of each clip in its data set."""
+    label: Tensor
+    """int64 (batch)."""
+    arrays: dict[str, Tensor]
+    """Per modality, (batch, ...), as `gblend.inputs.cut_window` makes them."""
+    present: dict[str, Tensor]
+    """Per modality, bool (batch)."""
+
+
+@runtime_checkable
+class WindowDataset(Protocol):
+    """What training and measuring ask of a set of clips."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """A window of one clip."""
+        ...
+
+    def only(self, modalities: tuple[str, ...]) -> "WindowDataset":
+        """The same clips and windows, bringing no other modality than these."""
+        ...
+
+
+class ClipDataset(Dataset):
+    """Windows of stored clips, indexed by `Draw`."""
+
+    def __init__(
+        self,
+        index: ClipIndex,
+        reader: ClipReader,
+        *,
+        config: TrainConfig,
+        spec: FeatureSpec,
+        modalities: tuple[Modality, ...],
+    ) -> None:
+        self.index = index
+        self._reader = reader
+        self._config = config
+        self._spec = spec
+        self._modalities = modalities
+
+    def only(self, modalities: tuple[str, ...]) -> "ClipDataset":
+        """Decode these modalities only. Windows stay where they are for the full set: branches see the same moments."""
+        fewer = copy.copy(self)
+        fewer._modalities = tuple(name for name in self._modalities if name in modalities)
+        return fewer
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        position, entropy = draw
+        clip = self._reader.read(self.index.shards[position], int(self.index.rows[position]))
+        rng = None if entropy is None else np.random.default_rng(entropy)
+        window = choose_window(clip, self._config.input, rng)
+        return {
+            "position": position,
+            "label": int(self.index.labels[position]),
+            "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities),
+            "present": {name: bool(self.index.present[name][position]) for name in self._modalities},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The sets of one configuration; the same for every method and seed."""
+
+    train: WindowDataset
+    """T: what runs and probes train on."""
+    train_slice: Sequence[int]
+    """T': positions in ``train`` on which training loss is measured; as many as V, fixed."""
+    heldout: WindowDataset
+    """V: held out of the training split."""
+    splits: dict[str, WindowDataset]
+    """The other splits (val, test), read only for scores."""
+    modalities: tuple[Modality, ...]
+    """Of the joint network, in the order of its heads."""
+    classes: tuple[str, ...]
+    """Class names."""
+    spec: FeatureSpec
+    """How the stored features were computed."""
+    heldout_ids: tuple[str, ...] = ()
+    """Clip ids of V."""
+    excluded: dict[str, int] | None = None
+    """Clips left out by the missing-modality policy, per split."""
+
+
+def training_batches(
+    count: int, *, batch_size: int, entropy: tuple[int, ...], rank: int, world: int
+) -> list[list[int]]:
+    """One epoch of one worker: a permutation cut into nearly equal batches, each shared among the workers.
+
+    Every clip comes once; no batch is more than one clip smaller than another, so none needs to be dropped.
+
+    >>> a = training_batches(10, batch_size=4, entropy=(1,), rank=0, world=2)
+    >>> b = training_batches(10, batch_size=4, entropy=(1,), rank=1, world=2)
+    >>> [len(x) + len(y) for x, y in zip(a, b)], sorted(sum(a + b, []))
+    ([5, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    if count < 2 * world:
+        raise ValueError(f"{count} training clips are too few for {world} workers; use at most {max(1, count // 2)}")
+    order = np.random.default_rng(entropy).permutation(count)
+    steps = max(1, min(round(count / batch_size), count // (2 * world)))
+    return [batch[rank::world].tolist() for batch in np.array_split(order, steps)]
+
+
+def training_loader(
+    data: WindowDataset, batches: list[list[int]], entropy: tuple[int, ...], *, processes: int = 0
+) -> Iterator[Batch]:
+    """Batches of random windows. Each window depends on ``entropy`` and on its clip alone."""
+    draws = [[(i, (*entropy, i)) for i in batch] for batch in batches]
+    return _load(data, draws, processes)
+
+
+def measuring_loader(
+    data: WindowDataset, positions: Sequence[int], *, batch_size: int, rank: int, world: int, processes: int = 0
+) -> Iterator[Batch]:
+    """Batches of central windows: this worker's share, no clip twice and none left out."""
+    mine = positions[rank::world]
+    draws = [[(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
+    return _load(data, draws, processes)
+
+
+def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = ("val", "test")) -> RunData:
+    """Open a data set directory for a configuration.
+
+    Raises:
+        ValueError: Not a finished data set, an empty split, a modality it lacks, labels of another kind.
+    """
+    info = read_dataset_info(data)
+    modalities = resolve_modalities(info, config.modalities)
+    task = single_label_task(info)
+    reader = ClipReader(data, info, modalities)
+    excluded: dict[str, int] = {}
+
+    def open_split(split: str) -> ClipIndex:
+        index = read_index(data, info, split, modalities, task)
+        kept, excluded[split] = apply_missing_policy(index, config, split)
+        return kept
+
+    def dataset(index: ClipIndex) -> ClipDataset:
+        return ClipDataset(index, reader, config=config, spec=info.features, modalities=modalities)
+
+    pool = open_split("train")
+    held = hold_out(pool.labels.tolist(), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
+    train, heldout = pool.take(~held), pool.take(held)
+    return RunData(
+        train=dataset(train),
+        train_slice=choose_slice(train, len(heldout), seed=config.blend.holdout_seed),
+        heldout=dataset(heldout),
+        splits={split: dataset(open_split(split)) for split in splits},
+        modalities=modalities,
+        classes=task.classes,
+        spec=info.features,
+        heldout_ids=heldout.clip_ids,
+        excluded=excluded,
+    )
+
+
+def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:
+    """Clips a run may use, and how many were left out."""
+    if config.missing == "zero":
+        return index, 0
+    whole = np.all(list(index.present.values()), axis=0)
+    if not whole.any():
+        raise ValueError(
+            f"no clip of split {split!r} has all of {', '.join(index.present)}; use --missing zero or fewer modalities"
+        )
+    return index.take(whole), int((~whole).sum())
+
+
+def choose_slice(train: ClipIndex, size: int, *, seed: int) -> list[int]:
+    """T': ``size`` clips of T, the classes in proportion, the same for every run."""
+    if size >= len(train):
+        return list(range(len(train)))
+    # Every clip is a group of its own: T' is not held out from anything.
+    chosen = hold_out(train.labels.tolist(), range(len(train)), size / len(train), seed=seed)
+    return np.flatnonzero(chosen).tolist()
+
+
+def _load(data: WindowDataset, draws: list[list[Draw]], processes: int) -> Iterator[Batch]:
+    # A generator of its own: a DataLoader otherwise draws its base seed from torch's global one.
+    generator = torch.Generator().manual_seed(0)
+    return iter(
+        DataLoader(
+            cast(Dataset, data), batch_sampler=draws, collate_fn=_collate, num_workers=processes, generator=generator
+        )
+    )
+
+
+def _collate(samples: list[Sample]) -> Batch:
+    names = samples[0]["arrays"]
+    return Batch(
+        position=torch.tensor([s["position"] for s in samples]),
+        label=torch.tensor([s["label"] for s in samples]),
+        arrays={name: torch.from_numpy(np.stack([s["arrays"][name] for s in samples])) for name in names},
+        present={name: torch.tensor([s["present"][name] for s in samples]) for name in names},
+    )

@@ -1,0 +1,144 @@
+"""Stored bytes to network inputs: decode only the window's images, scale, crop, normalise.
+
+Until the device, frames stay uint8 and flow stays quantised, so little is moved; `to_inputs` makes floats of whole
+batches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gblend.clips import StoredClip
+from gblend.config import InputConfig
+from gblend.windows import frame_indices, mel_window, start_count
+from schemas import FeatureSpec, Modality
+
+RGB_MEAN = (110.201, 100.64, 95.997)
+"""Of 0..255, from the code released by the paper's authors."""
+RGB_STD = (58.149, 56.470, 55.332)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """Where a sample lies in its clip."""
+
+    start_frame: int
+    """First stored frame."""
+    top: float
+    """Vertical place of the crop, 0 (top) to 1 (bottom)."""
+    left: float
+    """Horizontal place of the crop, 0 to 1."""
+    mirrored: bool
+    """Flipped left to right."""
+
+
+def choose_window(clip: StoredClip, config: InputConfig, rng: np.random.Generator | None) -> Window:
+    """A random window with ``rng``, the central one without.
+
+    All four numbers are always drawn, so that a setting changes nothing but what it names.
+    """
+    counts = [len(images) for images in (clip.rgb, clip.flow) if images is not None]
+    starts = start_count(min(counts), frames=config.frames, step=config.frame_step) if counts else 1
+    if rng is None:
+        return Window(start_frame=(starts - 1) // 2, top=0.5, left=0.5, mirrored=False)
+    start, top, left, coin = int(rng.integers(starts)), rng.random(), rng.random(), rng.random()
+    return Window(start_frame=start, top=top, left=left, mirrored=config.flip == "horizontal" and coin < 0.5)
+
+
+def cut_window(
+    clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec, modalities: tuple[Modality, ...]
+) -> dict[str, np.ndarray]:
+    """The window's arrays per modality; zeros where the clip has none (the presence mask says so).
+
+    Returns:
+        rgb: uint8 (frames, crop, crop, 3); flow: uint8 (frames, 2, crop, crop), quantised; logmel: float32
+        (mel_frames, mels).
+    """
+    arrays: dict[str, np.ndarray] = {}
+    size = config.crop_px
+    for modality in modalities:
+        if modality == "logmel":
+            if clip.logmel is None:
+                arrays[modality] = np.zeros((config.mel_frames, spec.logmel.mels), dtype=np.float32)
+                continue
+            arrays[modality] = mel_window(
+                clip.logmel,
+                start_s=window.start_frame / spec.rgb.fps,
+                window_s=config.frames * config.frame_step / spec.rgb.fps,
+                hop_s=spec.logmel.hop_s,
+                frames=config.mel_frames,
+                alignment=config.mel_alignment,
+            )
+            continue
+        images = clip.rgb if modality == "rgb" else clip.flow
+        if images is None:
+            shape = (config.frames, size, size, 3) if modality == "rgb" else (config.frames, 2, size, size)
+            arrays[modality] = np.zeros(shape, dtype=np.uint8)
+            continue
+        indices = frame_indices(window.start_frame, stored=len(images), frames=config.frames, step=config.frame_step)
+        cut = _cut_rgb if modality == "rgb" else _cut_flow
+        arrays[modality] = np.stack([cut(images[i], clip, window, config, spec) for i in indices])
+    return arrays
+
+
+def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tensor]:
+    """Batches of window arrays, on their device, as float inputs (batch, channels, ...).
+
+    rgb is standardised; flow becomes displacement in pixels of the *stored* frame (a resize by a
+    constant is left to the first normalisation layer); logmel stays as stored.
+    """
+    inputs: dict[str, Tensor] = {}
+    for name, values in arrays.items():
+        if name == "rgb":
+            mean = torch.tensor(RGB_MEAN, device=values.device)
+            std = torch.tensor(RGB_STD, device=values.device)
+            inputs[name] = ((values.float() - mean) / std).permute(0, 4, 1, 2, 3)
+        elif name == "flow":
+            bound = spec.flow.bound_px
+            inputs[name] = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
+        else:
+            inputs[name] = values.unsqueeze(1)
+    return inputs
+
+
+def _cut_rgb(data: bytes, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
+    if spec.rgb.codec == "raw":
+        image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
+    else:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    return np.ascontiguousarray(_crop(_scale(image, config), window, config))
+
+
+def _cut_flow(data: bytes, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
+    if spec.flow.codec == "raw":
+        image = np.frombuffer(data, dtype=np.uint8).reshape(2 * clip.height, clip.width)
+    else:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    planes = image.reshape(2, clip.height, clip.width).transpose(1, 2, 0)
+    cut = _crop(_scale(planes, config), window, config).transpose(2, 0, 1)
+    if window.mirrored:
+        # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign.
+        cut = np.stack([255 - cut[0], cut[1]])
+    return np.ascontiguousarray(cut)
+
+
+def _scale(image: np.ndarray, config: InputConfig) -> np.ndarray:
+    height, width = image.shape[:2]
+    short = config.scale_px if config.scale_px is not None else max(min(height, width), config.crop_px)
+    if short == min(height, width):
+        return image
+    ratio = short / min(height, width)
+    size = (max(config.crop_px, round(width * ratio)), max(config.crop_px, round(height * ratio)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
+
+
+def _crop(image: np.ndarray, window: Window, config: InputConfig) -> np.ndarray:
+    height, width = image.shape[:2]
+    top = round(window.top * (height - config.crop_px))
+    left = round(window.left * (width - config.crop_px))
+    cut = image[top : top + config.crop_px, left : left + config.crop_px]
+    return cut[:, ::-1] if window.mirrored else cut
