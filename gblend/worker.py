@@ -4,13 +4,17 @@ Starting a group costs tens of seconds, so one group carries out a whole list of
 configuration and seed, and a finished one is read back, so a restarted group goes on where the list was interrupted.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import fsspec
 import ray.train
 import ray.train.torch
 import torch
+from ray.util.queue import Empty, Queue
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data
@@ -24,20 +28,24 @@ class Plan:
 
     data: str
     """Data set directory; every worker must be able to read it."""
-    directory: str
-    """Run directories go to ``<directory>/<run name>``; on several nodes, storage they share."""
     config: TrainConfig
     """Shared by all runs."""
-    runs: tuple[RunSpec, ...]
-    """In order; probes before the runs that read them."""
-
-    def directory_of(self, run: RunSpec) -> str:
-        """Where a run directory goes."""
-        return f"{self.directory.rstrip('/')}/{run.name}"
+    places: dict[RunSpec, str]
+    """Runs in order, probes before the runs that read them, each with its directory; on several nodes, storage they
+    share."""
 
 
-def make_plan(data: str, directory: str, config: TrainConfig, methods: Sequence[str], seeds: Sequence[int]) -> Plan:
+def make_plan(
+    data: str, config: TrainConfig, methods: Sequence[str], seeds: Sequence[int], *, place: Callable[[RunSpec], str]
+) -> Plan:
     """Check everything that can be checked before a cluster is asked for anything, and order the runs.
+
+    Args:
+        data: Data set directory.
+        config: Shared by all runs.
+        methods: Names of `gblend.runner`.
+        seeds: Every method runs once with each.
+        place: Run directory of a run.
 
     Raises:
         ValueError: Data, methods, seeds or a run directory that is already there do not fit.
@@ -50,23 +58,31 @@ def make_plan(data: str, directory: str, config: TrainConfig, methods: Sequence[
     for method in methods:
         check_method(method, modalities, config)
     runs = with_probes([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities)
-    plan = Plan(data=data, directory=directory, config=config, runs=tuple(runs))
-    for run in runs:
-        finished_run(plan.directory_of(run), run_settings(run, config, data))
+    plan = Plan(data=data, config=config, places={run: place(run) for run in runs})
+    for run, directory in plan.places.items():
+        finished_run(directory, run_settings(run, config, data))
     return plan
 
 
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
+    Prints a line per finished run.
+
     Args:
         plan: From `make_plan`.
         compute: Size of the group.
-        storage: Directory for Ray Train's own state; shared by the nodes.
+        storage: Directory for Ray Train's own state, shared by the nodes; removed in the end.
+
+    Raises:
+        RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
     """
+    # A new name each time: what was done before is known from the run directories, not from Ray Train.
+    name = f"gblend-{time.time_ns()}"
+    lines = Queue(actor_options={"num_cpus": 0})
     trainer = ray.train.torch.TorchTrainer(
         _work,
-        train_loop_config={"plan": plan, "threads": max(1, int(compute.cpus_per_worker))},
+        train_loop_config={"plan": plan, "threads": max(1, int(compute.cpus_per_worker)), "lines": lines},
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers,
             use_gpu=compute.gpus_per_worker > 0,
@@ -74,13 +90,19 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
             | ({"GPU": compute.gpus_per_worker} if compute.gpus_per_worker > 0 else {}),
         ),
         run_config=ray.train.RunConfig(
-            # A new name each time: what was done before is known from the run directories, not from Ray Train.
-            name=f"gblend-{time.time_ns()}",
+            name=name,
             storage_path=storage,
             failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
         ),
     )
-    trainer.fit()
+    with _forward(lines):
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(_cause(error)) from error
+    fs, root = fsspec.core.url_to_fs(storage)
+    if fs.exists(f"{root}/{name}"):
+        fs.rm(f"{root}/{name}", recursive=True)
 
 
 def _work(job: dict) -> None:
@@ -88,13 +110,13 @@ def _work(job: dict) -> None:
     torch.set_num_threads(job["threads"])
     data = load_run_data(plan.data, plan.config)
     runner = Runner(data=data, config=plan.config, data_path=plan.data, device=ray.train.torch.get_device())
-    for number, run in enumerate(plan.runs, start=1):
+    for number, (run, directory) in enumerate(plan.places.items(), start=1):
         needed = probe_runs(run.method, run.seed, data.modalities)
         # The probes come in the order of the heads.
-        probes = dict(zip((*data.modalities, FUSED), map(plan.directory_of, needed), strict=False))
-        result = runner.run(run, plan.directory_of(run), probes)
+        probes = dict(zip((*data.modalities, FUSED), (plan.places[probe] for probe in needed), strict=False))
+        result = runner.run(run, directory, probes)
         if ray.train.get_context().get_world_rank() == 0:
-            print(f"[{number}/{len(plan.runs)}] {describe(result)}", flush=True)
+            job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
         ray.train.report({"finished": number, "run": run.name})
 
 
@@ -103,3 +125,31 @@ def describe(result: RunResult) -> str:
     head = FUSED if FUSED in result.heads else result.heads[0]
     scores = ", ".join(f"{split} {heads[head].accuracy:.3f}" for split, heads in result.scores.items())
     return f"{result.method} seed {result.seed}: {head} accuracy {scores}, {result.seconds:.0f} s"
+
+
+@contextmanager
+def _forward(lines: Queue) -> Iterator[None]:
+    """Print what workers say, while the driver waits in `fit`: their own output goes to log files of their node."""
+    done = threading.Event()
+
+    def forward() -> None:
+        while not done.is_set() or not lines.empty():
+            try:
+                print(lines.get(timeout=0.5), flush=True)
+            except Empty:
+                continue
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=10.0)
+        lines.shutdown()
+
+
+def _cause(error: BaseException) -> str:
+    """The line of a training failure that says what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

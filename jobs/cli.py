@@ -5,15 +5,21 @@ line on stdout is where the result is. 1: the work failed, one line on stderr sa
 """
 
 import difflib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional
 
-__all__ = ["JOBS", "JobError", "Positional", "main", "run"]
+__all__ = ["JOBS", "Flat", "JobError", "Positional", "main", "run"]
+
+Config = TypeVar("Config")
+
+Flat = Annotated[Config, tyro.conf.arg(name="")]
+"""A configuration whose fields become flags of their own: ``--optim.learning-rate``, not ``--config.optim...``."""
 
 JOBS = {
     "manifest": "annotations and a video root to a clip manifest",
@@ -33,14 +39,21 @@ class JobError(Exception):
 Job = Callable[..., object] | Mapping[str, Callable[..., object]]
 
 
-def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+Recipes = Mapping[str, Callable[[], object]]
+
+
+def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None, recipes: Recipes | None = None) -> int:
     """Run a job with command-line arguments and return its exit status.
 
     ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
-    become subcommands. What it returns is printed as the last line on stdout.
+    become subcommands. What it returns is printed as the last line on stdout. With ``recipes``, the first argument
+    names one, and what that makes is the default of the function's argument ``config``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if recipes is not None:
+            assert callable(job)
+            job, arguments, prog = _with_recipe(job, arguments, prog, recipes)
         result = _call(job, arguments, prog)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -69,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: there is no job {name!r}{hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"jobs.{name}")
-    return run(getattr(module, name), rest, prog=f"gblend {name}")
+    return run(getattr(module, name), rest, prog=f"gblend {name}", recipes=getattr(module, "RECIPES", None))
 
 
 def _call(job: Job, arguments: list[str], prog: str | None) -> object:
@@ -77,6 +90,25 @@ def _call(job: Job, arguments: list[str], prog: str | None) -> object:
         return tyro.cli(job, args=arguments, prog=prog)
     subcommands: dict[str, Callable[..., Any]] = dict(job)
     return tyro.extras.subcommand_cli_from_dict(subcommands, args=arguments, prog=prog)
+
+
+def _with_recipe(
+    job: Callable[..., object], arguments: list[str], prog: str | None, recipes: Recipes
+) -> tuple[Callable[..., object], list[str], str]:
+    """The job with a recipe's configuration as default, and what is left of the command line."""
+    names = ", ".join(recipes)
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(f"usage: {prog} RECIPE [options]; recipes: {names}\nThe options below show the defaults of the first.\n")
+        return functools.partial(job, config=next(iter(recipes.values()))()), arguments, f"{prog} RECIPE"
+    if name not in recipes:
+        close = difflib.get_close_matches(name, recipes, n=1)
+        hint = f"did you mean {close[0]!r}? recipes: {names}" if close else f"recipes: {names}"
+        named = bool(name) and not name.startswith("-")
+        what = f"there is no recipe {name!r}" if named else "the first argument names a recipe"
+        print(f"error: {what}; {hint}", file=sys.stderr)
+        raise SystemExit(2)
+    return functools.partial(job, config=recipes[name]()), arguments[1:], f"{prog} {name}"
 
 
 def _overview() -> str:

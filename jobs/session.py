@@ -19,6 +19,15 @@ PACKAGES_ROOT = str(Path(__file__).resolve().parents[1])
 """Where the packages can be imported from."""
 
 
+def absolute(path: str) -> str:
+    """A local path made absolute, because Ray's workers run in another directory; a URL as it is.
+
+    >>> absolute("s3://bucket/data")
+    's3://bucket/data'
+    """
+    return path if "://" in path else os.path.abspath(path)
+
+
 @contextmanager
 def connect(*, num_cpus: int | None = None) -> Iterator[None]:
     """Be connected to a cluster for the time of a block. ``num_cpus`` limits a private one. Joins an open session.

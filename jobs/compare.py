@@ -1,0 +1,66 @@
+r"""Methods x seeds on one data set: a table and a report.
+
+ray job submit --working-dir . -- \
+    python -m jobs.compare small-cpu --data s3://b/data --out s3://b/comparison --seeds 0 1 2 --workers 8
+"""
+
+import sys
+
+from gblend.config import ComputeConfig, TrainConfig
+from gblend.data import load_run_data
+from gblend.records import write_json
+from gblend.runs import load_runs
+from gblend.table import comparison_table, to_text
+from gblend.worker import make_plan, train_runs
+from jobs.cli import Flat, JobError, run
+from jobs.recipes import RECIPES
+from jobs.report import report
+from jobs.session import absolute, connect
+
+COMPUTE = ComputeConfig()
+
+
+def compare(
+    *,
+    config: Flat[TrainConfig],
+    data: str,
+    out: str,
+    methods: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    compute: Flat[ComputeConfig] = COMPUTE,
+) -> str:
+    """Train every method with every seed and compare them: OUT/table.json, OUT/report.html, OUT/runs/.
+
+    One worker group carries out all runs; finished ones are kept when the job is run again.
+
+    Args:
+        config: The recipe; every field is a flag.
+        data: Data set directory, as `gblend preprocess` writes it.
+        out: Comparison directory. On several nodes, storage they share.
+        methods: What to compare; none means each single modality, naive, equal, offline and online.
+        seeds: Each method is trained once with each.
+        compute: Workers and what each of them holds.
+    """
+    data, out = absolute(data), absolute(out)
+    chosen = methods or all_methods(data, config)
+    plan = make_plan(data, config, chosen, seeds, place=lambda run: f"{out}/runs/{run.name}")
+    print(f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs", flush=True)
+    with connect():
+        try:
+            train_runs(plan, compute, storage=f"{out}/ray")
+        except RuntimeError as error:
+            raise JobError(f"training failed: {error}") from error
+    table = comparison_table([run.result for run in load_runs(out)])
+    write_json(f"{out}/table.json", table.to_json())
+    print(to_text(table))
+    return report((out,), out=f"{out}/report.html", data=data)
+
+
+def all_methods(data: str, config: TrainConfig) -> tuple[str, ...]:
+    """Every control and both forms of Gradient-Blending."""
+    modalities = load_run_data(data, config).modalities
+    return (*(f"uni:{name}" for name in modalities), "naive", "equal", "offline", "online")
+
+
+if __name__ == "__main__":
+    sys.exit(run(compare, prog="python -m jobs.compare", recipes=RECIPES))

@@ -1,0 +1,91 @@
+r"""The whole chain on real picture and sound, made from a PyPI package: play, manifest, shards, comparison, report.
+
+python -m jobs.demo --out demo-out
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gblend.config import ComputeConfig
+from jobs.atari import GAMES, generate, plan_clips
+from jobs.cli import run
+from jobs.compare import compare
+from jobs.manifest import manifest
+from jobs.preprocess import preprocess
+from jobs.recipes import demo as recipe
+from jobs.session import connect
+from schemas.features import FlowSpec, RgbSpec
+
+CLIPS_PER_CLASS = {"train": 40, "val": 6, "test": 30}
+"""Clips of each class in each game, per split."""
+
+RGB = RgbSpec(fps=8.0, fixed_size_px=(48, 48), jpeg_quality=95)
+"""16 square frames of a 2 s clip: what a narrow network on a CPU can read."""
+
+FLOW = FlowSpec(bound_px=16.0, codec="raw")
+"""Displacements between frames 1/8 s apart, at 48 px."""
+
+
+def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 0, workers: int = 2) -> str:
+    """Make an audio-visual set from Atari games, train every method on it and write a report.
+
+    Run again, it keeps what is finished.
+
+    Args:
+        out: Directory for clips, shards, runs and report.
+        seeds: Training seeds of every method.
+        seed: Of the clips.
+        workers: Training processes.
+    """
+    root = Path(out).resolve()
+    plans = plan_clips(GAMES, clips_per_class=CLIPS_PER_CLASS, seed=seed)
+    with connect():
+        with stage(f"playing {', '.join(GAMES)}: {len(plans)} clips of 2 s with sound"):
+            made = generate(plans, root / "videos", on_progress=_tell)
+        with stage("manifest"):
+            clips = manifest["csv"](
+                annotations=str(made.annotations),
+                videos=str(root / "videos"),
+                out=str(root / "clips.parquet"),
+                task="action",
+            )
+        with stage("decoding, optical flow, log-mel, Arrow shards"):
+            data = preprocess(
+                manifest=clips,
+                videos=str(root / "videos"),
+                out=str(root / "data"),
+                clips_per_shard=64,
+                rgb=RGB,
+                flow=FLOW,
+            )
+        with stage("training and comparing"):
+            report = compare(
+                config=recipe(),
+                data=data,
+                out=str(root / "comparison"),
+                seeds=seeds,
+                compute=ComputeConfig(workers=workers),
+            )
+    print("open this file in a browser:")
+    return report
+
+
+@contextmanager
+def stage(title: str) -> Iterator[None]:
+    """Say what happens, and how long it took."""
+    print(f"== {title}", flush=True)
+    started_s = time.monotonic()
+    yield
+    print(f"   {time.monotonic() - started_s:.0f} s", flush=True)
+
+
+def _tell(done: int, total: int) -> None:
+    if done == total or done % (total // 5 or 1) < 24:
+        print(f"   {done} of {total} clips", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(demo, prog="python -m jobs.demo"))

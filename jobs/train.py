@@ -1,0 +1,55 @@
+r"""One run of one method.
+
+ray job submit --working-dir . -- \
+    python -m jobs.train small-cpu --data s3://b/data --out s3://b/runs/online --method online --workers 8
+"""
+
+import sys
+
+from gblend.config import ComputeConfig, TrainConfig
+from gblend.runs import load_runs
+from gblend.worker import describe, make_plan, train_runs
+from jobs.cli import Flat, JobError, run
+from jobs.recipes import RECIPES
+from jobs.report import report
+from jobs.session import absolute, connect
+
+COMPUTE = ComputeConfig()
+
+
+def train(
+    *,
+    config: Flat[TrainConfig],
+    data: str,
+    out: str,
+    method: str = "online",
+    seed: int = 0,
+    compute: Flat[ComputeConfig] = COMPUTE,
+) -> str:
+    """Train one network and write its run directory.
+
+    Args:
+        config: The recipe; every field is a flag.
+        data: Data set directory, as `gblend preprocess` writes it.
+        out: Run directory; the probes of `offline` go to OUT/probes. On several nodes, storage they share.
+        method: uni:<modality>, naive, equal, fixed, offline or online.
+        seed: Decides initialisation, batches, windows and dropout.
+        compute: Workers and what each of them holds.
+    """
+    data, out = absolute(data), absolute(out)
+    plan = make_plan(
+        data, config, [method], [seed], place=lambda run: out if run.method == method else f"{out}/probes/{run.name}"
+    )
+    with connect():
+        try:
+            train_runs(plan, compute, storage=f"{out}/ray")
+        except RuntimeError as error:
+            raise JobError(f"training failed: {error}") from error
+    (finished,) = load_runs(out)
+    print(describe(finished.result))
+    report((out,), out=f"{out}/report.html", title=f"{method} on {data}", data=data)
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(run(train, prog="python -m jobs.train", recipes=RECIPES))
