@@ -29,7 +29,7 @@ lint: venv
 	$(VENV)/bin/lint-imports
 
 types: venv
-	$(VENV)/bin/basedpyright
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .ruff_cache .import_linter_cache

@@ -71,13 +71,13 @@ def read_dataset_info(data: str) -> DatasetInfo:
     """``dataset.json``; a directory without one is not a finished data set."""
     path = f"{data.rstrip('/')}/{DATASET_FILE}"
     try:
-        with fsspec.open(path, "r") as file:
-            text = file.read()  # type: ignore[union-attr]  # fsspec does not say that mode r gives text
+        fs, place = fsspec.core.url_to_fs(path)
+        text = fs.cat_file(place).decode()
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: {data} is not a finished data set; {REMEDY}") from None
     try:
         return DatasetInfo.loads(text, what=path)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
 
 
@@ -122,6 +122,9 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
             )
         ids += table.column("clip_id").to_pylist()
         groups += table.column("group").to_pylist()
+        outside = [label for label in found.to_pylist() if not 0 <= label < len(task.classes)]
+        if outside:
+            raise ValueError(f"{path}: {task.column} is {outside[0]}, but there are {len(task.classes)} classes; {REMEDY}")
         labels += found.to_pylist()
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
@@ -144,6 +147,7 @@ class ClipReader:
         self._data = data.rstrip("/")
         self._info = info
         self._modalities = modalities
+        self._clips = {shard.name: shard.clips for shard in info.shards}
         self._files: dict[tuple[str, Modality], pa.RecordBatchFileReader] = {}
 
     def __getstate__(self) -> dict:
@@ -158,7 +162,7 @@ class ClipReader:
                 count = batch.column("n_frames")[0].as_py()
                 if count is not None:
                     flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
-                    values["logmel"] = flat.reshape(count, -1)
+                    values["logmel"] = flat.reshape(count, batch.column("n_mels")[0].as_py())
                 continue
             height = batch.column("height")[0].as_py()
             images = batch.column("frames" if modality == "rgb" else "fields")[0]
@@ -173,6 +177,10 @@ class ClipReader:
             path = f"{self._data}/{shard}/{feature_file(modality)}"
             reader = _open(path)
             require_schema(reader.schema, feature_schema(modality, self._info.features), what=path, remedy=REMEDY)
+            if reader.num_record_batches != self._clips[shard]:
+                raise ValueError(
+                    f"{path} holds {reader.num_record_batches} clips, {DATASET_FILE} says {self._clips[shard]}; {REMEDY}"
+                )
             self._files[key] = reader
         return self._files[key]
 
@@ -182,7 +190,9 @@ def _open(path: str) -> pa.RecordBatchFileReader:
     fs, place = fsspec.core.url_to_fs(path)
     try:
         if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-            return pa.ipc.open_file(pa.memory_map(place))
+            # The mapping outlives the file descriptor: a large data set has more files than a process may hold open.
+            with pa.memory_map(place) as file:
+                return pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
         return pa.ipc.open_file(pa.BufferReader(fs.cat_file(place)))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {REMEDY}") from None

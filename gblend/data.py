@@ -94,7 +94,8 @@ class ClipDataset(Dataset):
             "position": position,
             "label": int(self.index.labels[position]),
             "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities),
-            "present": {name: bool(self.index.present[name][position]) for name in self._modalities},
+            # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
+            "present": {name: getattr(clip, name) is not None for name in self._modalities},
         }
 
 
@@ -145,7 +146,7 @@ def training_loader(
     data: WindowDataset, batches: list[list[int]], entropy: tuple[int, ...], *, processes: int = 0
 ) -> Iterator[Batch]:
     """Batches of random windows. Each window depends on ``entropy`` and on its clip alone."""
-    draws = [[(i, (*entropy, i)) for i in batch] for batch in batches]
+    draws: list[list[Draw]] = [[(i, (*entropy, i)) for i in batch] for batch in batches]
     return _load(data, draws, processes)
 
 
@@ -154,7 +155,9 @@ def measuring_loader(
 ) -> Iterator[Batch]:
     """Batches of central windows: this worker's share, no clip twice and none left out."""
     mine = positions[rank::world]
-    draws = [[(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
+    draws: list[list[Draw]] = [
+        [(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)
+    ]
     return _load(data, draws, processes)
 
 
@@ -195,15 +198,14 @@ def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = (
 
 
 def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:
-    """Clips a run may use, and how many were left out."""
-    if config.missing == "zero":
-        return index, 0
-    whole = np.all(list(index.present.values()), axis=0)
-    if not whole.any():
-        raise ValueError(
-            f"no clip of split {split!r} has all of {', '.join(index.present)}; use --missing zero or fewer modalities"
-        )
-    return index.take(whole), int((~whole).sum())
+    """Clips a run may use, and how many were left out. A clip that has none of the modalities is no use to any head."""
+    names, masks = ", ".join(index.present), list(index.present.values())
+    usable = np.any(masks, axis=0) if config.missing == "zero" else np.all(masks, axis=0)
+    if not usable.any():
+        if config.missing == "zero":
+            raise ValueError(f"no clip of split {split!r} has any of {names}; choose other modalities")
+        raise ValueError(f"no clip of split {split!r} has all of {names}; use --missing zero or fewer modalities")
+    return index.take(usable), int((~usable).sum())
 
 
 def choose_slice(train: ClipIndex, size: int, *, seed: int) -> list[int]:

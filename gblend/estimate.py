@@ -37,13 +37,15 @@ class ProbeLosses:
             for end in self.__dataclass_fields__
             for part in HeadLosses.__dataclass_fields__
         }
-        with fsspec.open(path, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        fs, place = fsspec.core.url_to_fs(path)
+        with fs.open(place, "wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str) -> "ProbeLosses":
         """The inverse of `save`; unpickles nothing."""
-        with fsspec.open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        fs, place = fsspec.core.url_to_fs(path)
+        with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return cls(
                 **{
                     end: HeadLosses(**{part: arrays[f"{end}.{part}"] for part in HeadLosses.__dataclass_fields__})

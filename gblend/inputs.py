@@ -109,7 +109,7 @@ def _cut_rgb(data: bytes, clip: StoredClip, window: Window, config: InputConfig,
     if spec.rgb.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
     else:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = _decode(data, cv2.IMREAD_COLOR_RGB)
     return np.ascontiguousarray(_crop(_scale(image, config), window, config))
 
 
@@ -117,13 +117,22 @@ def _cut_flow(data: bytes, clip: StoredClip, window: Window, config: InputConfig
     if spec.flow.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(2 * clip.height, clip.width)
     else:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+        image = _decode(data, cv2.IMREAD_GRAYSCALE)
     planes = image.reshape(2, clip.height, clip.width).transpose(1, 2, 0)
     cut = _crop(_scale(planes, config), window, config).transpose(2, 0, 1)
     if window.mirrored:
         # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign.
         cut = np.stack([255 - cut[0], cut[1]])
     return np.ascontiguousarray(cut)
+
+
+def _decode(data: bytes, mode: int) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), mode)
+    if image is None:
+        raise ValueError(
+            "a stored image cannot be decoded: the shard is damaged; delete it and rerun `gblend preprocess`"
+        )
+    return image
 
 
 def _scale(image: np.ndarray, config: InputConfig) -> np.ndarray:

@@ -4,7 +4,8 @@ A run, a single-modality baseline and a probe differ only in the network and the
 function of (seed, stream, epoch), never of global state: a probe between two epochs of a run cannot change the run.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ def train(
     seed: int,
     stream: int = RUN_STREAM,
     optimizer: torch.optim.Optimizer | None = None,
-    after_epoch: Callable[[int, float], None] | None = None,
+    after_epoch: Callable[[int, float], object] | None = None,
 ) -> None:
     """Train in place.
 
@@ -107,8 +108,7 @@ def train(
             rank=collective.rank(),
             world=collective.world_size(),
         )
-        with torch.random.fork_rng(devices=_cuda_devices(model)):
-            torch.manual_seed(int(np.random.SeedSequence((*entropy, collective.rank())).generate_state(1)[0]))
+        with _seeded(model, (*entropy, collective.rank())):
             rate = _train_epoch(
                 shared,
                 optimizer,
@@ -155,6 +155,14 @@ def _train_epoch(
     return rates[-1]
 
 
-def _cuda_devices(model: torch.nn.Module) -> list[int]:
+@contextmanager
+def _seeded(model: torch.nn.Module, entropy: tuple[int, ...]) -> Iterator[None]:
+    """Seeds the global generators of the CPU and of the model's device; afterwards they are as they were before."""
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     device = next(model.parameters()).device
-    return [device.index or 0] if device.type == "cuda" else []
+    devices = [device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the other devices as well
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield

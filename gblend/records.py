@@ -156,8 +156,9 @@ def write_json(path: str, values: Any) -> None:
 
 def read_json(path: str) -> Any:
     """Read one document; a missing one is a readable error."""
+    fs, place = fsspec.core.url_to_fs(path)
     try:
-        with fsspec.open(path) as file:
+        with fs.open(place) as file:
             return json.load(file)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; is the directory above it the result of a finished job?") from None

@@ -311,14 +311,16 @@ class _Training:
 
 def save_checkpoint(model: nn.Module, path: str) -> None:
     """Parameters and buffers only."""
-    with fsspec.open(path, "wb") as file:
-        torch.save(model.state_dict(), file)  # type: ignore[arg-type]
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "wb") as file:
+        torch.save(model.state_dict(), file)
 
 
 def load_checkpoint(model: nn.Module, path: str) -> None:
     """Read `save_checkpoint`'s file into a network of the same shape; runs no code from it."""
-    with fsspec.open(path, "rb") as file:
-        model.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))  # type: ignore[arg-type]
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "rb") as file:
+        model.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
 
 
 def _write_run(directory: str, settings: dict, data: RunData, work: _Training, result: RunResult) -> None:

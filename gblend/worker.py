@@ -113,7 +113,7 @@ def _work(job: dict) -> None:
     for number, (run, directory) in enumerate(plan.places.items(), start=1):
         needed = probe_runs(run.method, run.seed, data.modalities)
         # The probes come in the order of the heads.
-        probes = dict(zip((*data.modalities, FUSED), (plan.places[probe] for probe in needed), strict=False))
+        probes = {str(head): plan.places[probe] for head, probe in zip((*data.modalities, FUSED), needed, strict=False)}
         result = runner.run(run, directory, probes)
         if ray.train.get_context().get_world_rank() == 0:
             job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
