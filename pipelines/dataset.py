@@ -129,6 +129,7 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
 
     allowed = config.max_error_rate * manifest.table.num_rows
     if todo and tally.status["failed"] <= allowed:
+        store.remove(DATASET_FILE)  # While shards are made, there is no dataset for a reader.
         job = ShardJob(out=config.out, videos=config.videos, features=config.features, limits=config.limits)
         spoken_s = start_s = time.monotonic()
         already = sum(tally.status.values())
@@ -184,8 +185,7 @@ def _finished(
             f"{config.out} was made otherwise: shard {name}{more}: {'; '.join(reasons)}; "
             "write to another directory, or replace it with --on-change redo"
         )
-    # From here on the old dataset does not exist for a reader.
-    store.remove(DATASET_FILE)
+    store.remove(DATASET_FILE)  # First: it lists what is about to go.
     for name in changed:
         store.remove(f"{name}/{DONE_FILE}")
         if name not in planned:
@@ -206,7 +206,6 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
     with warnings.catch_warnings():
         # Deprecated from Ray 2.60 on, without another way to say how often a task is retried; removed in 2.64.
         warnings.filterwarnings("ignore", message="`ray_remote_args`", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="`ray_remote_args`", category=UserWarning)
         ledgers = shards.map(partial(_write, job=job), num_cpus=1, max_retries=MAX_RETRIES)
     batches: Any = ledgers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for batch in batches:
@@ -241,11 +240,11 @@ def _conclude(
         for plan in plans
     ]
     ledger = _in_manifest_order(pa.concat_tables(ledgers), manifest)
-    with store.publish([LEDGER_FILE]) as paths:
-        pq.write_table(ledger, paths[LEDGER_FILE], compression="zstd")
+    sink = pa.BufferOutputStream()
+    pq.write_table(ledger, sink, compression="zstd")
+    store.write(LEDGER_FILE, sink.getvalue().to_pybytes())
     why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common()) or "none"
     if stopped:
-        store.remove(DATASET_FILE)
         raise TooManyFailuresError(
             f"{failed} of {rows} clips failed ({why}), more than --max-error-rate {config.max_error_rate:g} allows; "
             f"{rows - failed - ok} were not tried; every clip's reason is in {store.path(LEDGER_FILE)}"
@@ -256,7 +255,6 @@ def _conclude(
         if status:
             counts[split] = {name: status.count(name) for name in ("ok", "failed", "skipped")}
             if not counts[split]["ok"]:
-                store.remove(DATASET_FILE)
                 raise ValueError(
                     f"none of the {len(status)} clips of split {split!r} could be stored ({why}); "
                     f"every clip's reason is in {store.path(LEDGER_FILE)}"

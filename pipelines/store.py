@@ -9,6 +9,7 @@ import os
 import posixpath
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Store:
             where = {name: os.path.join(self.root, os.path.dirname(name)) for name in names}
             for directory in set(where.values()):
                 os.makedirs(directory, exist_ok=True)
-            unique = f"{TEMPORARY}{os.getpid()}-"
+            unique = f"{TEMPORARY}{uuid.uuid4().hex[:12]}-"
             paths = {name: os.path.join(where[name], unique + os.path.basename(name)) for name in names}
             try:
                 yield paths

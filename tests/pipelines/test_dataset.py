@@ -1,0 +1,156 @@
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.dataset import ChangedDatasetError, PreprocessConfig, TooManyFailuresError, preprocess
+from pipelines.decode import DecodeLimits
+from pipelines.manifest import build, parse_csv, write_manifest
+from pipelines.plan import plan_shards, read_manifest
+from pipelines.shards import ShardJob, write_shard
+from schemas.features import FeatureSpec, RgbSpec
+from schemas.layout import DatasetInfo
+from tests.media import ordinary_clip, steady, tone, write_media
+
+FEATURES = FeatureSpec(rgb=RgbSpec(fps=10.0, fixed_size_px=(48, 64)))
+GOOD = [f"good{i}.mp4" for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for i, name in enumerate(GOOD):
+        ordinary_clip(root / name, hz=300 + 50 * i, seconds=0.4)
+    write_media(root / "mute.mkv", pts_s=steady(0.4))
+    write_media(root / "sound.mkv", sound=tone(440, seconds=0.4))
+    (root / "corrupt.mp4").write_bytes(b"\0" * 5000)
+    return root
+
+
+def config(videos, folder, names, **changes):
+    text = "path,split,label\n" + "".join(
+        f"{name},{('train', 'train', 'val', 'test')[i % 4]},{'ab'[i % 2]}\n" for i, name in enumerate(names)
+    )
+    table, _ = build(parse_csv(text, what="x"), files=names)
+    write_manifest(table, str(folder / "clips.parquet"))
+    values = {"features": FEATURES, "clips_per_shard": 2, "out": str(folder / "data"), **changes}
+    return PreprocessConfig(manifest=str(folder / "clips.parquet"), videos=str(videos), **values)
+
+
+def run(settings):
+    lines: list[str] = []
+    return preprocess(settings, say=lines.append), lines
+
+
+def files_below(folder):
+    return {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def contents(folder):
+    return {name: path.read_bytes() for name, path in files_below(folder).items()}
+
+
+def test_every_clip_is_accounted_for_and_bad_ones_cost_only_themselves(ray_session, videos, tmp_path):
+    names = [*GOOD[:3], "corrupt.mp4", "mute.mkv", "missing.mp4", "sound.mkv", *GOOD[3:]]
+    summary, lines = run(config(videos, tmp_path, names, max_error_rate=0.2))
+    assert (summary.ok, summary.failed) == (len(names) - 2, 2)
+    assert summary.reasons == {"unreadable": 1, "missing-file": 1}
+    ledger = pq.read_table(tmp_path / "data" / "ledger.parquet").to_pylist()
+    assert [row["uri"] for row in ledger] == names
+    for row in ledger:
+        assert (row["status"] == "ok") == (row["row"] is not None)
+    info = DatasetInfo.loads((tmp_path / "data" / "dataset.json").read_text(), what="x")
+    assert sum(shard.clips for shard in info.shards) == len(names) - 2
+    assert sum(counts["failed"] for counts in info.counts.values()) == 2
+    assert any("clips/s" in line for line in lines)
+
+
+def test_the_job_gives_the_bytes_that_one_process_gives(ray_session, videos, tmp_path):
+    settings = config(videos, tmp_path, GOOD)
+    run(settings)
+    manifest = read_manifest(settings.manifest)
+    alone = ShardJob(out=str(tmp_path / "alone"), videos=str(videos), features=FEATURES, limits=DecodeLimits())
+    for plan in plan_shards(manifest, clips_per_shard=2):
+        write_shard(plan.name, manifest.table.take(plan.positions), alone)
+    made = contents(tmp_path / "data")
+    assert made.pop("ledger.parquet")
+    assert made.pop("dataset.json")
+    assert made == contents(tmp_path / "alone")
+
+
+def test_running_again_touches_nothing(ray_session, videos, tmp_path):
+    settings = config(videos, tmp_path, GOOD)
+    run(settings)
+    before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
+    summary, _ = run(settings)
+    assert summary.kept_shards == summary.shards
+    assert {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()} == before
+
+
+def test_after_a_kill_the_rest_is_made_to_the_same_bytes(ray_session, videos, tmp_path):
+    settings = config(videos, tmp_path, GOOD)
+    run(settings)
+    whole = contents(tmp_path / "data")
+    data = tmp_path / "data"
+    (data / "dataset.json").unlink()
+    (data / "ledger.parquet").unlink()
+    (data / "train/00001/done.json").unlink()
+    (data / "train/00001/rgb.arrow").write_bytes(b"torn")
+    (data / "train/00001/.tmp-1-flow.arrow").write_bytes(b"half")
+    shutil.rmtree(data / "val")
+    kept = (data / "train/00000/rgb.arrow").stat().st_mtime_ns
+    summary, _ = run(settings)
+    assert contents(data) == whole
+    assert (data / "train/00000/rgb.arrow").stat().st_mtime_ns == kept
+    assert summary.kept_shards == summary.shards - 2
+
+
+def test_other_settings_are_refused_with_the_difference_and_replaced_on_request(ray_session, videos, tmp_path):
+    settings = config(videos, tmp_path, GOOD)
+    run(settings)
+    before = contents(tmp_path / "data")
+    other = FeatureSpec(rgb=RgbSpec(fps=5.0, fixed_size_px=(48, 64)))
+    with pytest.raises(ChangedDatasetError, match=r"rgb\.fps: 10\.0 -> 5\.0.*--on-change redo"):
+        run(config(videos, tmp_path, GOOD, features=other))
+    assert contents(tmp_path / "data") == before
+    run(config(videos, tmp_path, GOOD, features=other, on_change="redo"))
+    info = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert info["features"]["rgb"]["fps"] == 5.0
+
+
+def test_a_shorter_manifest_is_refused_and_its_shards_are_removed_on_request(ray_session, videos, tmp_path):
+    run(config(videos, tmp_path, GOOD))
+    with pytest.raises(ChangedDatasetError, match="manifest"):
+        run(config(videos, tmp_path, GOOD[:4]))
+    run(config(videos, tmp_path, GOOD[:4], on_change="redo"))
+    assert not (tmp_path / "data" / "train" / "00001").exists()
+
+
+def test_past_the_error_rate_the_job_fails_and_keeps_the_ledger(ray_session, videos, tmp_path):
+    names = ["missing0.mp4", "missing1.mp4", "corrupt.mp4", *GOOD]
+    with pytest.raises(TooManyFailuresError, match=r"of 11 clips failed .*--max-error-rate 0.05 .*ledger.parquet"):
+        run(config(videos, tmp_path, names))
+    ledger = pq.read_table(tmp_path / "data" / "ledger.parquet").to_pylist()
+    assert [row["uri"] for row in ledger] == names
+    assert {row["status"] for row in ledger} <= {"ok", "failed", "skipped"}
+    assert all(row["reason"] == "error-rate" for row in ledger if row["status"] == "skipped")
+    assert not (tmp_path / "data" / "dataset.json").exists()
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(ray_session, videos, tmp_path):
+    names = [GOOD[0], GOOD[1], "corrupt.mp4", GOOD[2]]
+    with pytest.raises(ValueError, match="none of the 1 clips of split 'val' could be stored"):
+        run(config(videos, tmp_path, names, max_error_rate=1.0))
+
+
+def test_a_missing_video_root_is_said_before_anything_starts(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no video root"):
+        run(config(tmp_path / "nowhere", tmp_path, GOOD))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_error_rate", 1.5), ("clips_per_shard", 0)])
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        PreprocessConfig(manifest="m", videos="v", out="o", **{name: value})

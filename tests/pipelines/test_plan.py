@@ -1,0 +1,82 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.plan import check_manifest, from_bytes, plan_shards, read_manifest, rows_hash, to_bytes
+from schemas.manifest import manifest_schema
+from schemas.task import Task
+
+TASKS = (Task(name="action", kind="single", classes=("x", "y")), Task(name="event", kind="multi", classes=("p", "q")))
+
+
+def rows(n=7, **changes):
+    base = [
+        {
+            "clip_id": f"c{i}",
+            "uri": f"v{i}.mp4",
+            "start_s": None,
+            "end_s": None,
+            "split": "val" if i % 3 == 2 else "train",
+            "group": "g",
+            "label.action": i % 2,
+            "label.event": [0, 1] if i % 2 else None,
+        }
+        for i in range(n)
+    ]
+    base[-1].update(changes)
+    return pa.Table.from_pylist(base, manifest_schema(TASKS))
+
+
+def test_shards_follow_manifest_order_within_each_split():
+    plans = plan_shards(check_manifest(rows(), what="m"), clips_per_shard=2)
+    assert [(p.name, p.positions.tolist()) for p in plans] == [
+        ("train/00000", [0, 1]),
+        ("train/00001", [3, 4]),
+        ("train/00002", [6]),
+        ("val/00000", [2, 5]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_id": "c0"}, "'c0' occurs 2 times"),
+        ({"split": "dev"}, "unknown split 'dev'; allowed: train, val, test"),
+        ({"label.action": 2}, r"label.action holds 2, allowed are 0\.\.1"),
+        ({"label.event": [0, -1]}, "label.event holds -1"),
+        ({"uri": "../x.mp4"}, "row 6 .*not a plain path below the video root"),
+        ({"uri": "/x.mp4"}, "not a plain path"),
+        ({"uri": "http://x/y.mp4"}, "not a plain path"),
+        ({"start_s": 3.0, "end_s": 3.0}, r"span \[3.0, 3.0\)\) has a span that is empty"),
+        ({"start_s": -1.0}, "begins before 0"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_said_in_one_message(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_manifest(rows(**changes), what="clips.parquet")
+
+
+def test_a_missing_column_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"column 'split' \(string\) is missing.*gblend manifest"):
+        check_manifest(rows().drop_columns(["split"]), what="clips.parquet")
+
+
+def test_a_file_that_is_not_parquet_or_not_there_says_so(tmp_path):
+    (tmp_path / "m.parquet").write_text("path,label\n")
+    with pytest.raises(ValueError, match="not a Parquet file"):
+        read_manifest(str(tmp_path / "m.parquet"))
+    with pytest.raises(FileNotFoundError, match="no manifest at"):
+        read_manifest(str(tmp_path / "none.parquet"))
+
+
+def test_the_hash_covers_rows_and_class_names_and_survives_the_trip():
+    table = rows()
+    assert rows_hash(from_bytes(to_bytes(table))) == rows_hash(table)
+    assert rows_hash(rows(uri="other.mp4")) != rows_hash(table)
+    renamed = (Task(name="action", kind="single", classes=("x", "z")), TASKS[1])
+    assert rows_hash(table.cast(manifest_schema(renamed))) != rows_hash(table)
+
+
+def test_every_row_is_planned_exactly_once():
+    plans = plan_shards(check_manifest(rows(101), what="m"), clips_per_shard=8)
+    assert sorted(np.concatenate([p.positions for p in plans]).tolist()) == list(range(101))
