@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gblend import records
-from gblend.records import FUSED, RunResult
+from gblend.records import FUSED, HeadScore, RunResult
 from schemas import MODALITIES
 
 Baseline = Literal["naive", "equal", "best single"]
@@ -92,10 +92,17 @@ class ComparisonTable:
     """Two means of ``min_seeds`` seeds that differ by less may do so by chance (95 %, pooled sd); None for one seed."""
     clips_95: float | None
     """Half width of the 95 % interval that the split's number of clips alone puts on an accuracy near the mean."""
+    clips: int
+    """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores."""
     min_seeds: int
     """Fewest seeds of any method."""
     rows: tuple[MethodRow, ...]
     """One per method, in the order of `METHOD_ORDER`."""
+
+    @property
+    def noise(self) -> float | None:
+        """Differences below this are called noise: the larger of what seeds and what the number of clips allow."""
+        return max((value for value in (self.noise_95, self.clips_95) if value is not None), default=None)
 
     def row(self, method: str) -> MethodRow | None:
         """The method's row, or None."""
@@ -131,6 +138,22 @@ def head_order(heads: Iterable[str]) -> tuple[str, ...]:
     """
     rank = {name: index for index, name in enumerate(MODALITIES)}
     return tuple(sorted(set(heads), key=lambda head: (head == FUSED, rank.get(head, len(rank)), head)))
+
+
+def method_order(methods: Iterable[str]) -> tuple[str, ...]:
+    """Single modalities first, then from the plainest method to the most involved.
+
+    >>> method_order({"online", "uni:logmel", "naive", "uni:rgb", "other"})
+    ('uni:rgb', 'uni:logmel', 'naive', 'online', 'other')
+    """
+    kinds = {name: index for index, name in enumerate(METHOD_ORDER)}
+    modalities: dict[str, int] = {name: index for index, name in enumerate(MODALITIES)}
+
+    def rank(method: str) -> tuple[int, int, str]:
+        kind, _, modality = method.partition(":")
+        return kinds.get(kind, len(kinds)), modalities.get(modality, len(modalities)), method
+
+    return tuple(sorted(set(methods), key=rank))
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -175,7 +198,7 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
     best_single = _best_single(runs)
     against = {"naive": "naive", "equal": "equal", "best single": best_single}
     rows = []
-    for method in sorted(runs, key=_method_rank):
+    for method in method_order(runs):
         own = [run for _, run in sorted(runs[method].items())]
         differences = {
             name: _difference(runs[method], other, runs[other], split)
@@ -195,23 +218,21 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
                 seconds=spread(run.seconds for run in own).mean,
             )
         )
+    scored = [
+        r.scores[split][primary_head(r.heads)] for r in results if primary_head(r.heads) in r.scores.get(split, {})
+    ]
+    scored = [score for score in scored if score.count > 0 and math.isfinite(score.accuracy)]
     primaries = [(row.test if split == "test" else row.val).get(row.primary) for row in rows]
     return ComparisonTable(
         split=split,
         heads=head_order(head for result in results for head in result.heads),
         best_single=best_single,
         noise_95=_noise_95([found for found in primaries if found is not None and math.isfinite(found.mean)]),
-        clips_95=_clips_95(results, split),
+        clips_95=_clips_95(scored),
+        clips=min((score.count for score in scored), default=0),
         min_seeds=min(len(row.seeds) for row in rows),
         rows=tuple(rows),
     )
-
-
-def _method_rank(method: str) -> tuple[int, int, str]:
-    kind, _, modality = method.partition(":")
-    kinds = {name: index for index, name in enumerate(METHOD_ORDER)}
-    modalities = {name: index for index, name in enumerate(MODALITIES)}
-    return kinds.get(kind, len(kinds)), modalities.get(modality, len(modalities)), method  # pyright: ignore
 
 
 def _accuracy(run: RunResult, split: str) -> float:
@@ -249,16 +270,12 @@ def _noise_95(scores: Sequence[Spread]) -> float | None:
     return student_t_95(freedom) * math.sqrt(squares / freedom) * math.sqrt(2 / seeds)
 
 
-def _clips_95(results: Sequence[RunResult], split: str) -> float | None:
+def _clips_95(scores: Sequence[HeadScore]) -> float | None:
     """Binomial: 1.96 * sqrt(p (1 - p) / clips), p the mean accuracy of the primary heads."""
-    found = [
-        r.scores[split][primary_head(r.heads)] for r in results if primary_head(r.heads) in r.scores.get(split, {})
-    ]
-    found = [score for score in found if score.count > 0 and math.isfinite(score.accuracy)]
-    if not found:
+    if not scores:
         return None
-    p = spread(score.accuracy for score in found).mean
-    return 1.96 * math.sqrt(p * (1 - p) / min(score.count for score in found))
+    p = spread(score.accuracy for score in scores).mean
+    return 1.96 * math.sqrt(p * (1 - p) / min(score.count for score in scores))
 
 
 def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:

@@ -1,0 +1,75 @@
+r"""Finished runs to one self-contained HTML page.
+
+ray job submit --working-dir . -- \
+    python -m jobs.report s3://b/comparison --out s3://b/report.html
+"""
+
+import shlex
+import sys
+
+from gblend.config import InputConfig
+from gblend.report import write_report
+from gblend.runs import Run, load_runs, unfinished_runs
+from gblend.samples import SampleClip, load_samples
+from gblend.summary import DatasetSummary, summarize_dataset
+from jobs.cli import Positional, run
+
+
+def report(
+    runs: Positional[tuple[str, ...]],
+    /,
+    *,
+    out: str = "report.html",
+    title: str = "Gradient-Blending report",
+    data: str = "",
+    clips_per_split: int = 2,
+) -> str:
+    """Write one HTML page about finished runs: verdict, methods, overfitting curves, OGR, weights, clips, data.
+
+    Args:
+        runs: Run directories or comparison directories, paths or fsspec URLs.
+        out: Page to write.
+        title: Heading of the page.
+        data: Dataset directory for the sample clips and the data section; as in the runs' settings when not given.
+        clips_per_split: Sample clips to show of every split; 0 for none.
+    """
+    if not runs:
+        raise ValueError("no run given; name at least one run directory or comparison directory")
+    found = [loaded for directory in runs for loaded in load_runs(directory)]
+    unfinished = [name for directory in runs for name in unfinished_runs(directory)]
+    notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
+    samples, summary = (), None
+    place = data or data_of(found)
+    try:
+        samples, summary = describe_data(place, found, clips_per_split)
+    except (ValueError, OSError) as error:
+        if data:
+            raise
+        # The runs can be looked at where their data cannot be reached; the page then says what it lacks.
+        notes.append(f"Sample clips and the data section are left out: {error}.")
+    command = shlex.join(["gblend", "report", *runs, "--out", out])
+    return write_report(
+        found, out=out, title=title, samples=samples, dataset_summary=summary, command=command, notes=notes
+    )
+
+
+def data_of(runs: list[Run]) -> str:
+    """The data set that all runs were trained on; an error where the settings name none or several."""
+    places = sorted({str(run.config["data"]) for run in runs if run.config.get("data")})
+    if len(places) != 1:
+        raise ValueError(f"the runs' settings name {len(places)} data sets ({', '.join(places)}); choose with --data")
+    return places[0]
+
+
+def describe_data(
+    place: str, runs: list[Run], clips_per_split: int
+) -> tuple[tuple[SampleClip, ...], DatasetSummary | None]:
+    """Sample clips cut as the runs cut them (their setting ``input``, where all agree), and the data section."""
+    inputs = [run.config.get("input") for run in runs]
+    config = InputConfig(**inputs[0]) if inputs[0] and all(found == inputs[0] for found in inputs) else None
+    samples = load_samples(place, config=config, per_split=clips_per_split) if clips_per_split > 0 else ()
+    return samples, summarize_dataset(place)
+
+
+if __name__ == "__main__":
+    sys.exit(run(report, prog="python -m jobs.report"))
