@@ -124,7 +124,9 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
         groups += table.column("group").to_pylist()
         outside = [label for label in found.to_pylist() if not 0 <= label < len(task.classes)]
         if outside:
-            raise ValueError(f"{path}: {task.column} is {outside[0]}, but there are {len(task.classes)} classes; {REMEDY}")
+            raise ValueError(
+                f"{path}: {task.column} is {outside[0]}, but there are {len(task.classes)} classes; {REMEDY}"
+            )
         labels += found.to_pylist()
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
@@ -179,7 +181,8 @@ class ClipReader:
             require_schema(reader.schema, feature_schema(modality, self._info.features), what=path, remedy=REMEDY)
             if reader.num_record_batches != self._clips[shard]:
                 raise ValueError(
-                    f"{path} holds {reader.num_record_batches} clips, {DATASET_FILE} says {self._clips[shard]}; {REMEDY}"
+                    f"{path} holds {reader.num_record_batches} clips, "
+                    f"{DATASET_FILE} says {self._clips[shard]}; {REMEDY}"
                 )
             self._files[key] = reader
         return self._files[key]

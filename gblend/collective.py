@@ -1,5 +1,7 @@
 """What training workers do together, through `torch.distributed`; with one process every function is the identity."""
 
+import warnings
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,6 +25,11 @@ def sum_over_workers(values: Tensor) -> Tensor:
     return values
 
 
+def everywhere(yes: bool, *, device: torch.device) -> bool:
+    """Whether it is so on every worker: one answer for all, so that none goes on alone and waits for the others."""
+    return int(sum_over_workers(torch.tensor(int(yes), device=device))) == world_size()
+
+
 def wait_for_all() -> None:
     """Returns when every worker has come here."""
     if world_size() > 1:
@@ -40,7 +47,10 @@ def share_gradients(model: nn.Module, *, unused: bool) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+    with warnings.catch_warnings():
+        # Newer releases rename the setting; older ones, which we support, know only this name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
 
 
 def average_buffers(model: nn.Module) -> None:

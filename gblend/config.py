@@ -5,10 +5,24 @@ part of the question.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
 
-from schemas import Modality
+from schemas import MODALITIES, Modality
+
+
+def _require(holds: bool, name: str, rule: str, value: Any) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, got {value}")
+
+
+def _require_choices(config: Any, section: str) -> None:
+    """The command line checks a ``Literal``, a recipe in Python does not: a misspelt choice must not mean another."""
+    for item in fields(config):
+        if get_origin(item.type) is Literal:
+            value, allowed = getattr(config, item.name), get_args(item.type)
+            _require(value in allowed, section + item.name, f"one of {', '.join(allowed)}", repr(value))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +47,10 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         for name in ("frames", "frame_step", "crop_px", "mel_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"input.{name} must be at least 1, got {getattr(self, name)}")
+            _require(getattr(self, name) >= 1, f"input.{name}", "at least 1", getattr(self, name))
         if self.scale_px is not None and self.scale_px < self.crop_px:
             raise ValueError(f"input.scale_px ({self.scale_px}) must not be below input.crop_px ({self.crop_px})")
+        _require_choices(self, "input.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +75,13 @@ class ModelConfig:
     """Dropout on the concatenated features."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.fused_dropout < 1.0:
-            raise ValueError(f"model.fused_dropout must be in [0, 1), got {self.fused_dropout}")
+        for name in ("visual_width", "audio_width", "fused_hidden"):
+            _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        for name in ("visual_layers", "audio_layers"):
+            layers = getattr(self, name)
+            _require(min(layers, default=0) >= 1, f"model.{name}", "at least one block in every stage", list(layers))
+        _require(0.0 <= self.fused_dropout < 1.0, "model.fused_dropout", "in [0, 1)", self.fused_dropout)
+        _require_choices(self, "model.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +104,12 @@ class OptimConfig:
     """Linear rise from 0."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"optim.learning_rate must be positive, got {self.learning_rate}")
+        _require(0.0 < self.learning_rate < math.inf, "optim.learning_rate", "positive", self.learning_rate)
+        _require(0.0 <= self.momentum < 1.0, "optim.momentum", "in [0, 1)", self.momentum)
+        for name in ("weight_decay", "warmup_epochs"):
+            _require(0.0 <= getattr(self, name) < math.inf, f"optim.{name}", "at least 0", getattr(self, name))
+        _require(min(self.milestones, default=0) >= 0, "optim.milestones", "at least 0", list(self.milestones))
+        _require_choices(self, "optim.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +130,12 @@ class BlendConfig:
     """Weights of the method ``fixed``: one per modality, then the fused head; used as they are, whatever their sum."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.holdout_share < 0.5:
-            raise ValueError(f"blend.holdout_share must be in (0, 0.5), got {self.holdout_share}")
-        if min(self.first_epochs, self.next_epochs) < 1:
-            raise ValueError("blend.first_epochs and blend.next_epochs must be at least 1")
+        _require(0.0 < self.holdout_share < 0.5, "blend.holdout_share", "in (0, 0.5)", self.holdout_share)
+        for name, least in (("holdout_seed", 0), ("first_epochs", 1), ("next_epochs", 1)):
+            _require(getattr(self, name) >= least, f"blend.{name}", f"at least {least}", getattr(self, name))
+        valid = all(0.0 <= weight < math.inf for weight in self.fixed_weights)
+        _require(valid, "blend.fixed_weights", "finite and not negative", list(self.fixed_weights))
+        _require_choices(self, "blend.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,8 +162,11 @@ class TrainConfig:
     """Weight estimation."""
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size) < 1:
-            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in self.modalities:
+            _require(name in MODALITIES, "modalities", f"among {', '.join(MODALITIES)}", repr(name))
+        _require_choices(self, "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values for ``config.json``."""
@@ -159,5 +187,7 @@ class ComputeConfig:
     """How often the group is started again after a worker or node was lost; finished runs are kept."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        _require(self.workers >= 1, "workers", "at least 1", self.workers)
+        _require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
+        _require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
+        _require(self.restarts >= 0, "restarts", "at least 0", self.restarts)

@@ -97,7 +97,8 @@ def estimate(
 
 def _change(start: HeadLosses, end: HeadLosses) -> Float[np.ndarray, " counted"]:
     """Per clip, how much the loss changed."""
-    return (end.loss_nats - start.loss_nats)[start.counted]
+    with np.errstate(invalid="ignore"):  # a diverged probe: inf or NaN, which `blend_weights` gives weight 0
+        return (end.loss_nats - start.loss_nats)[start.counted]
 
 
 def _squared_se(changes: Float[np.ndarray, " counted"]) -> float:
@@ -108,4 +109,5 @@ def _squared_se(changes: Float[np.ndarray, " counted"]) -> float:
     """
     if changes.size < 2:
         return float("nan")
-    return float(changes.var(ddof=1)) / changes.size
+    with np.errstate(invalid="ignore"):
+        return float(changes.var(ddof=1)) / changes.size

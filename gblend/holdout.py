@@ -8,7 +8,7 @@ clips.
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 
 def hold_out(
@@ -16,7 +16,8 @@ def hold_out(
 ) -> Bool[np.ndarray, " clips"]:
     """Choose whole groups so that about ``share`` of every class is held out.
 
-    Groups are visited in a random order; one is taken when that brings the class counts nearer to their targets.
+    Every class has a whole number of clips as its target, which add up to ``share`` of all clips. Groups are visited in
+    a random order; one is taken when that brings the class counts nearer to their targets.
 
     Args:
         labels: Class of each clip.
@@ -38,11 +39,12 @@ def hold_out(
     members: dict[Hashable, list[int]] = {}
     for clip, group in enumerate(groups):
         members.setdefault(group, []).append(clip)
-    target = share * np.bincount(label_index)
+    rng = np.random.default_rng(seed)
+    target = _targets(np.bincount(label_index), share, rng)
     taken = np.zeros_like(target)
     held = np.zeros(label_array.size, dtype=bool)
     names = list(members)
-    for position in np.random.default_rng(seed).permutation(len(names)):
+    for position in rng.permutation(len(names)):
         clips = members[names[position]]
         count = np.bincount(label_index[clips], minlength=target.size)
         if np.abs(target - taken - count).sum() < np.abs(target - taken).sum():
@@ -54,3 +56,19 @@ def hold_out(
             f"{'none' if not held.any() else 'all'} of them; use more clips or another blend.holdout_share"
         )
     return held
+
+
+def _targets(
+    counts: Int[np.ndarray, " classes"], share: float, rng: np.random.Generator
+) -> Int[np.ndarray, " classes"]:
+    """Clips to hold out per class: rounded down, the rest one each to the largest remainders, ties at random.
+
+    >>> _targets(np.array([10, 5, 3]), 0.25, np.random.default_rng(0)).tolist()  # 2.5, 1.25, 0.75
+    [2, 1, 1]
+    """
+    exact = share * counts
+    whole = np.floor(exact + 1e-9).astype(np.int64)
+    rest = round(share * int(counts.sum())) - int(whole.sum())
+    order = np.lexsort((rng.random(counts.size), np.round(whole - exact, 9)))
+    whole[order[:rest]] += 1
+    return whole

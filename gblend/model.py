@@ -88,7 +88,7 @@ def make_model(modalities: tuple[Modality, ...], classes: int, config: ModelConf
     if len(modalities) < 2:
         raise ValueError(f"blending needs at least two modalities, got {list(modalities)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every CUDA device as well
         encoders: dict[str, ResNet] = {name: make_encoder(name, config) for name in modalities}
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
         heads[FUSED] = fused_head(sum(e.output_dim for e in encoders.values()), classes, config)

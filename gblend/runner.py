@@ -69,6 +69,8 @@ class RunSpec:
 
 def check_method(method: str, modalities: tuple[str, ...], config: TrainConfig) -> None:
     """Raise ``ValueError`` unless ``method`` is defined for these modalities."""
+    if len(modalities) < 2:
+        raise ValueError(f"blending needs at least two modalities, this run has: {', '.join(modalities)}")
     allowed = [f"uni:{name}" for name in modalities] + ["naive", *BLENDS]
     if method not in allowed:
         raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
@@ -151,7 +153,8 @@ class Runner:
         """
         settings = run_settings(spec, self.config, self.data_path)
         finished = finished_run(directory, settings)
-        if finished is not None:
+        # Storage may show a result to one worker before another.
+        if collective.everywhere(finished is not None, device=self.device) and finished is not None:
             return finished
         started_s = time.monotonic()
         joint = make_model(self.data.modalities, len(self.data.classes), self.config.model, seed=spec.seed)
