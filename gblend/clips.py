@@ -15,6 +15,9 @@ from jaxtyping import Bool, Int
 from schemas import DatasetInfo, Modality, Task, clips_schema, feature_file, feature_schema, require_schema
 from schemas.layout import CLIPS_FILE, DATASET_FILE
 
+Encoded = bytes | pa.Buffer
+"""One stored image; a buffer still lies in the mapped file."""
+
 REMEDY = "rerun `gblend preprocess`"
 
 
@@ -55,9 +58,9 @@ class ClipIndex:
 class StoredClip:
     """The stored bytes of one clip; None where it lacks the modality or the run does not read it."""
 
-    rgb: list[bytes] | None = None
+    rgb: list[Encoded] | None = None
     """Encoded frames."""
-    flow: list[bytes] | None = None
+    flow: list[Encoded] | None = None
     """Encoded flow images, u above v."""
     logmel: np.ndarray | None = None
     """float16 (time, mel)."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gblend.clips import StoredClip
+from gblend.clips import Encoded, StoredClip
 from gblend.config import InputConfig
 from gblend.windows import frame_indices, mel_window, start_count
 from schemas import FeatureSpec, Modality
@@ -105,7 +105,7 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
     return inputs
 
 
-def _cut_rgb(data: bytes, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
+def _cut_rgb(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
     if spec.rgb.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
     else:
@@ -113,7 +113,7 @@ def _cut_rgb(data: bytes, clip: StoredClip, window: Window, config: InputConfig,
     return np.ascontiguousarray(_crop(_scale(image, config), window, config))
 
 
-def _cut_flow(data: bytes, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
+def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
     if spec.flow.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(2 * clip.height, clip.width)
     else:
@@ -126,7 +126,7 @@ def _cut_flow(data: bytes, clip: StoredClip, window: Window, config: InputConfig
     return np.ascontiguousarray(cut)
 
 
-def _decode(data: bytes, mode: int) -> np.ndarray:
+def _decode(data: Encoded, mode: int) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), mode)
     if image is None:
         raise ValueError(

@@ -1,0 +1,166 @@
+"""The whole chain on clips written here: CSV, manifest, shards, two training workers, table and report."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.runs import load_runs
+from gblend.worker import make_plan, train_runs
+from jobs.cli import main
+from jobs.compare import compare
+from jobs.manifest import manifest
+from jobs.preprocess import preprocess
+from jobs.train import train
+from schemas.features import FlowSpec, RgbSpec
+from tests.media import gray_level, steady, tone, write_media
+
+LABELS = ("low", "middle", "high")
+METHODS = ("uni:rgb", "uni:logmel", "naive", "equal", "offline", "online")
+
+CONFIG = TrainConfig(
+    name="test",
+    modalities=("rgb", "logmel"),
+    epochs=2,
+    batch_size=8,
+    input=InputConfig(frames=4, crop_px=16, mel_frames=20),
+    model=ModelConfig(visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=4, fused_hidden=8),
+    optim=OptimConfig(name="adamw", learning_rate=0.02),
+    blend=BlendConfig(holdout_share=0.25, first_epochs=1, next_epochs=1),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, ray_session) -> str:
+    """Brightness and pitch both follow the label; one clip has no sound."""
+    root = tmp_path_factory.mktemp("chain")
+    rows, rng = [], np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 2), ("test", 3)):
+        for number in range(count):
+            for place, label in enumerate(LABELS):
+                level = 60 + 60 * place + int(rng.integers(0, 40))
+                silent = split == "train" and number == 0 and place == 0
+                path = root / "videos" / f"{split}-{label}-{number}.mkv"
+                write_media(
+                    path,
+                    pts_s=steady(0.6),
+                    picture=lambda i, level=level: gray_level(level + i, height=32, width=32),
+                    sound=None if silent else tone(300.0 * 3**place, seconds=0.6),
+                )
+                rows.append((path.name, label, split))
+    with (root / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    clips = manifest["csv"](
+        annotations=str(root / "clips.csv"), videos=str(root / "videos"), out=str(root / "clips.parquet")
+    )
+    return preprocess(
+        manifest=clips,
+        videos=str(root / "videos"),
+        out=str(root / "data"),
+        clips_per_shard=10,
+        rgb=RgbSpec(fps=10.0, fixed_size_px=(20, 20)),
+        flow=FlowSpec(bound_px=4.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("comparison")
+    report = compare(config=CONFIG, data=data, out=str(out), seeds=(0,), compute=ComputeConfig(workers=2))
+    assert report == f"{out}/report.html"
+    return out
+
+
+@pytest.mark.slow
+def test_every_method_is_in_the_table_and_the_report(comparison):
+    table = json.loads((comparison / "table.json").read_text())
+    assert {row["method"] for row in table["rows"]} == set(METHODS)
+    page = (comparison / "report.html").read_text()
+    for method in METHODS:
+        assert method in page
+
+
+@pytest.mark.slow
+def test_every_run_has_scored_every_test_clip(comparison):
+    for run in load_runs(str(comparison)):
+        assert all(score.count == 9 for score in run.result.scores["test"].values())
+
+
+@pytest.mark.slow
+def test_the_clip_without_sound_is_left_out_and_counted(comparison):
+    for run in load_runs(str(comparison)):
+        assert run.result.excluded_clips == {"train": 1, "val": 0, "test": 0}
+        assert run.result.train_clips + run.result.heldout_clips == 23
+
+
+@pytest.mark.slow
+def test_offline_took_its_start_and_end_losses_from_the_baselines(comparison):
+    runs = {run.result.method: run for run in load_runs(str(comparison))}
+    (estimate,) = runs["offline"].estimates
+    for at, (method, head) in enumerate([("uni:rgb", "rgb"), ("uni:logmel", "logmel"), ("naive", "fused")]):
+        history = runs[method].history
+        assert estimate.start_valid[at] == history[0].heldout[head].loss_nats
+        assert estimate.end_valid[at] == history[-1].heldout[head].loss_nats
+        assert estimate.end_train[at] == history[-1].train[head].loss_nats
+
+
+@pytest.mark.slow
+def test_a_second_comparison_keeps_the_finished_runs(comparison, data):
+    before = {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/checkpoint.pt")}
+    assert len(before) == len(METHODS)
+    compare(config=CONFIG, data=data, out=str(comparison), seeds=(0,), compute=ComputeConfig(workers=2))
+    assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/checkpoint.pt")}
+
+
+@pytest.mark.slow
+def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(data, tmp_path):
+    out = train(config=CONFIG, data=data, out=str(tmp_path / "run"), method="offline", compute=ComputeConfig(workers=1))
+    names = {path.name for path in Path(out).iterdir()}
+    assert names >= {"config.json", "history.jsonl", "weights.jsonl", "result.json", "checkpoint.pt", "report.html"}
+    probes = {path.name for path in (Path(out) / "probes").iterdir()}
+    assert probes == {"uni-rgb-s0", "uni-logmel-s0", "naive-s0"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
+    shard = next(Path(data).glob("train/*/rgb.arrow"))
+    whole = shard.read_bytes()
+    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], place=lambda run: str(tmp_path / run.name))
+    try:
+        shard.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(RuntimeError, match=r"rgb\.arrow is not a whole Arrow file") as caught:
+            train_runs(plan, ComputeConfig(workers=1, restarts=0), storage=str(tmp_path / "ray"))
+    finally:
+        shard.write_bytes(whole)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
+        (["--modalities", "rgb"], "blending needs at least two modalities"),
+        (["--seeds", "-1"], "seeds must not be negative, got -1"),
+        (["--epochs", "0"], "epochs and batch_size must be at least 1"),
+        (["--blend.holdout-share", "0.7"], "blend.holdout_share must be in (0, 0.5), got 0.7"),
+    ],
+)
+def test_a_wrong_setting_costs_one_clear_line(data, tmp_path, capsys, arguments, message):
+    line = ["compare", "small-cpu", "--data", data, "--out", str(tmp_path), "--modalities", "rgb", "logmel", *arguments]
+    assert main(line) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_a_directory_that_is_no_data_set_is_named(tmp_path, capsys):
+    assert main(["compare", "small-cpu", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "is not a finished data set; rerun `gblend preprocess`" in capsys.readouterr().err
+
+
+def test_a_misspelt_recipe_is_wrong_usage_with_a_suggestion(capsys):
+    assert main(["compare", "smal-cpu", "--data", "x", "--out", "y"]) == 2
+    assert "did you mean 'small-cpu'?" in capsys.readouterr().err
