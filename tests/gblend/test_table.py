@@ -101,6 +101,15 @@ def test_seed_noise_is_the_least_significant_difference_of_a_pooled_t_test():
     assert table.noise_95 == pytest.approx(scipy.stats.t.ppf(0.975, df=5) * pooled, rel=1e-3)  # sqrt(2 / 2) = 1
 
 
+def test_seed_noise_shrinks_with_the_seeds_to_where_a_t_test_gives_five_percent():
+    naive = [0.50, 0.52, 0.54]
+    gain = tables.comparison_table(
+        [result(m, s, {"fused": a}) for m in ("naive", "equal") for s, a in enumerate(naive)]
+    ).noise_95
+    assert gain is not None
+    assert scipy.stats.ttest_ind([a + gain for a in naive], naive).pvalue == pytest.approx(0.05, abs=1e-4)
+
+
 def test_clip_noise_is_binomial():
     table = tables.comparison_table([result("naive", 0, {"fused": 0.5})])
     assert table.clips_95 == pytest.approx(1.96 * math.sqrt(0.25 / 200))
