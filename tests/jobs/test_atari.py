@@ -105,12 +105,12 @@ def test_the_place_in_the_episode_does_not_follow_the_class():
 @needs_ale
 def test_holding_fire_is_heard():
     rms = {"noop": [], "fire": []}
-    for seed in range(6):
-        for action, recording in play_episode("assault", seed=seed):
+    for seed in range(4):
+        for action, recording in play_episode("wizard_of_wor", seed=seed):
             if action in rms:
                 samples = recording.samples.astype(float)
                 rms[action].append(np.sqrt(np.mean((samples - samples.mean()) ** 2)))
-    assert abs(np.mean(rms["fire"]) - np.mean(rms["noop"])) > 0.05 * np.mean(rms["noop"])
+    assert np.mean(rms["fire"]) > 1.3 * np.mean(rms["noop"])
 
 
 @needs_ale
