@@ -17,7 +17,7 @@ def hold_out(
     """Choose whole groups so that about ``share`` of every class is held out.
 
     Every class has a whole number of clips as its target, which add up to ``share`` of all clips. Groups are visited in
-    a random order; one is taken when that brings the class counts nearer to their targets.
+    a random order; one is taken when that brings the class counts nearer to their targets, or else their sum.
 
     Args:
         labels: Class of each clip.
@@ -47,7 +47,7 @@ def hold_out(
     for position in rng.permutation(len(names)):
         clips = members[names[position]]
         count = np.bincount(label_index[clips], minlength=target.size)
-        if np.abs(target - taken - count).sum() < np.abs(target - taken).sum():
+        if _distance(target - taken - count) < _distance(target - taken):
             taken = taken + count
             held[clips] = True
     if not held.any() or held.all():
@@ -72,3 +72,8 @@ def _targets(
     order = np.lexsort((rng.random(counts.size), np.round(whole - exact, 9)))
     whole[order[:rest]] += 1
     return whole
+
+
+def _distance(missing: Int[np.ndarray, " classes"]) -> tuple[int, int]:
+    """Clips too few or too many, class by class, then altogether."""
+    return int(np.abs(missing).sum()), abs(int(missing.sum()))
