@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.decode import AudioClip, DecodedClip, DecodeError, DecodeLimits, VideoClip, decode_clip
+from pipelines.decode import AudioClip, DecodedClip, VideoClip, decode_clip
 from pipelines.encode import encode_frame, encode_gray
 from pipelines.flow import flow_images
 from pipelines.logmel import logmel
+from pipelines.source import DecodeError, DecodeLimits
 from pipelines.store import local_media
 from schemas.features import FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 from schemas.ledger import Stage

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from pipelines.decode import DecodeLimits
 from pipelines.plan import Manifest, ShardPlan, from_bytes, plan_shards, read_manifest, to_bytes
 from pipelines.shards import ShardJob, differences, find_done, read_ledger, skipped_ledger, write_shard_bytes
+from pipelines.source import DecodeLimits
 from pipelines.store import Store
 from schemas.features import FeatureSpec
 from schemas.layout import DATASET_FILE, DONE_FILE, LEDGER_FILE, DatasetInfo, ShardEntry
@@ -196,13 +196,9 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
     """Ledgers of the shards, in the order in which they are finished."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    rows = pa.table(
-        {
-            "shard": pa.array([plan.name for plan in todo], pa.string()),
-            "rows": pa.array([to_bytes(manifest.table.take(plan.positions)) for plan in todo], pa.large_binary()),
-        }
-    )
-    shards = ray.data.from_arrow(rows, override_num_blocks=len(todo))
+    # Put one by one, so that the driver never holds the rows of millions of clips twice.
+    refs: list[Any] = [ray.put(_shard_row(manifest, plan)) for plan in todo]
+    shards = ray.data.from_arrow_refs(refs)
     with warnings.catch_warnings():
         # Deprecated from Ray 2.60 on, without another way to say how often a task is retried; removed in 2.64.
         warnings.filterwarnings("ignore", message="`ray_remote_args`", category=DeprecationWarning)
@@ -211,6 +207,12 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
     for batch in batches:
         for name, ledger in zip(batch["shard"].to_pylist(), batch["ledger"].to_pylist(), strict=True):
             yield name, from_bytes(ledger)
+
+
+def _shard_row(manifest: Manifest, plan: ShardPlan) -> pa.Table:
+    """The row that stands for a shard: its name and its manifest rows, as Arrow IPC bytes."""
+    rows = to_bytes(manifest.table.take(plan.positions))
+    return pa.table({"shard": pa.array([plan.name]), "rows": pa.array([rows], pa.large_binary())})
 
 
 def _write(row: dict[str, Any], *, job: ShardJob) -> dict[str, Any]:

@@ -1,21 +1,14 @@
 """The only door to PyAV: a media file in, arrays of one span out. Files are hostile until shown otherwise.
 
-A path must be a regular file whose real path lies below the video root, and FFmpeg may open nothing but that file (a
-list of container formats and the ``file`` protocol, both needed). Sizes, lengths and time are limited before memory is
-spent. A damaged packet costs itself, not the clip; what was skipped is said in ``DecodedClip.notes``.
+FFmpeg may open nothing but the file it is given (allowed formats and the ``file`` protocol; it takes both lists).
+Sizes, lengths and time are limited before memory is spent. A damaged packet costs itself, not the clip; what was
+skipped is said in ``DecodedClip.notes``.
 
 Time zero of a file is its earliest time stamp (``start_time``), as players count. The picture rules the timeline: with
 video, the clip ends where the last frame does, and sound is cut or padded to that; without, where the sound does.
-
-Errors:
-    DecodeError
-    ├── OutsideRootError, MissingFileError, NotAFileError, UnreadableError    before or while opening
-    ├── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
-    └── NoFramesError                                                         a video stream that gives not one frame
 """
 
 import os
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,9 +23,17 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float32, Float64, UInt8
 
+from pipelines.source import (
+    BadSpanError,
+    DecodeLimits,
+    NoFramesError,
+    TooLargeError,
+    TooLongError,
+    TooSlowError,
+    UnreadableError,
+)
 from pipelines.spans import scaled_size, stored_before, stored_count
 from schemas.features import RgbSpec
-from schemas.ledger import Stage
 
 SAFE_OPTIONS = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mpegvideo,m4v,wav,mp3,flac,aac",
@@ -49,83 +50,6 @@ JOIN_S = 0.1
 
 NO_TIMESTAMPS = 0x80
 """FFmpeg's flag of containers without any time stamps, such as a bare MPEG-4 stream; their frames are counted."""
-
-
-class DecodeError(Exception):
-    """A clip that cannot be had: ``stage`` and ``reason`` go into the ledger, the message is one readable line."""
-
-    stage: Stage = "open"
-    reason: str = "unreadable"
-
-
-class OutsideRootError(DecodeError):
-    """The path is absolute, climbs with ``..`` or leaves the root through a link."""
-
-    reason = "outside-root"
-
-
-class MissingFileError(DecodeError):
-    """There is no such file."""
-
-    reason = "missing-file"
-
-
-class NotAFileError(DecodeError):
-    """A directory, pipe, socket or device."""
-
-    reason = "not-a-file"
-
-
-class UnreadableError(DecodeError):
-    """FFmpeg cannot open it as one of the allowed containers."""
-
-    reason = "unreadable"
-
-
-class BadSpanError(DecodeError):
-    """The span is empty or lies outside the file."""
-
-    stage: Stage = "plan"
-    reason = "bad-span"
-
-
-class TooLargeError(DecodeError):
-    """The declared picture has more pixels than allowed."""
-
-    reason = "too-large"
-
-
-class TooLongError(DecodeError):
-    """The span lasts longer than allowed."""
-
-    stage: Stage = "video"
-    reason = "too-long"
-
-
-class TooSlowError(DecodeError):
-    """Decoding took longer than allowed."""
-
-    stage: Stage = "video"
-    reason = "too-slow"
-
-
-class NoFramesError(DecodeError):
-    """There is a video stream, and none of it can be decoded."""
-
-    stage: Stage = "video"
-    reason = "no-frames"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeLimits:
-    """What one clip may cost."""
-
-    max_pixels: int = 40_000_000
-    """Of one source frame; 8K UHD has 33 million."""
-    max_duration_s: float = 600.0
-    """Of one clip; a longer source is cut into clips by the manifest's spans."""
-    max_decode_s: float = 300.0
-    """Wall-clock time for one clip: a guard against endless files, far above what an honest one takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,26 +90,6 @@ class DecodedClip:
     """Why ``audio`` is None: no-audio-stream or no-samples."""
     notes: tuple[str, ...] = ()
     """Damage that was survived, for the ledger."""
-
-
-def resolve(root: str, uri: str) -> str:
-    """The real path of a manifest's ``uri``, once it is known to be a regular file below ``root``."""
-    if "\0" in uri or os.path.isabs(uri) or ".." in uri.replace("\\", "/").split("/"):
-        raise OutsideRootError(f"{uri!r} is not a plain path below the video root")
-    base = os.path.realpath(root)
-    path = os.path.realpath(os.path.join(base, uri))
-    if os.path.commonpath([base, path]) != base:
-        raise OutsideRootError(f"{uri!r} leads out of the video root through a link")
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise MissingFileError(f"{uri!r} does not exist below the video root") from None
-    except OSError as error:
-        raise UnreadableError(f"{uri!r} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(mode):
-        # Opening a pipe would block for ever.
-        raise NotAFileError(f"{uri!r} is not a regular file")
-    return path
 
 
 def decode_clip(

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.clip import ClipFailure, make_clip
-from pipelines.decode import DecodeLimits
 from pipelines.plan import from_bytes, rows_hash
+from pipelines.source import DecodeLimits
 from pipelines.store import Store, sha256_of
 from schemas.features import MODALITIES, SPEC_KEY, FeatureSpec, Modality
 from schemas.layout import CLIPS_FILE, DONE_FILE, SHARD_LEDGER_FILE, ShardDone, feature_file

@@ -19,7 +19,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.decode import MissingFileError, OutsideRootError, UnreadableError, resolve
+from pipelines.source import MissingFileError, OutsideRootError, UnreadableError, resolve
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""

@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.dataset import ChangedDatasetError, PreprocessConfig, TooManyFailuresError, preprocess
-from pipelines.decode import DecodeLimits
 from pipelines.manifest import build, parse_csv, write_manifest
 from pipelines.plan import plan_shards, read_manifest
 from pipelines.shards import ShardJob, write_shard
+from pipelines.source import DecodeLimits
 from schemas.features import FeatureSpec, RgbSpec
 from schemas.layout import DatasetInfo
 from tests.media import ordinary_clip, steady, tone, write_media

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.decode import DecodeLimits
 from pipelines.manifest import build, parse_csv
 from pipelines.shards import ShardJob, differences, find_done, write_shard
+from pipelines.source import DecodeLimits
 from pipelines.store import Store
 from schemas.features import FeatureSpec, FlowSpec, RgbSpec
 from schemas.shards import clips_schema, feature_schema

@@ -1,0 +1,114 @@
+"""Which files may be opened at all, what a clip may cost, and how failure is named. No decoder in here.
+
+A path must be a regular file whose real path lies below the video root: a pipe would block for ever, a link could lead
+anywhere. Every error carries the ``stage`` and ``reason`` that the ledger shows.
+
+Errors:
+    DecodeError
+    ├── OutsideRootError, MissingFileError, NotAFileError, UnreadableError    before or while opening
+    ├── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
+    └── NoFramesError                                                         a video stream that gives not one frame
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+
+from schemas.ledger import Stage
+
+
+class DecodeError(Exception):
+    """A clip that cannot be had: ``stage`` and ``reason`` go into the ledger, the message is one readable line."""
+
+    stage: Stage = "open"
+    reason: str = "unreadable"
+
+
+class OutsideRootError(DecodeError):
+    """The path is absolute, climbs with ``..`` or leaves the root through a link."""
+
+    reason = "outside-root"
+
+
+class MissingFileError(DecodeError):
+    """There is no such file."""
+
+    reason = "missing-file"
+
+
+class NotAFileError(DecodeError):
+    """A directory, pipe, socket or device."""
+
+    reason = "not-a-file"
+
+
+class UnreadableError(DecodeError):
+    """FFmpeg cannot open it as one of the allowed containers."""
+
+    reason = "unreadable"
+
+
+class BadSpanError(DecodeError):
+    """The span is empty or lies outside the file."""
+
+    stage: Stage = "plan"
+    reason = "bad-span"
+
+
+class TooLargeError(DecodeError):
+    """The declared picture has more pixels than allowed."""
+
+    reason = "too-large"
+
+
+class TooLongError(DecodeError):
+    """The span lasts longer than allowed."""
+
+    stage: Stage = "video"
+    reason = "too-long"
+
+
+class TooSlowError(DecodeError):
+    """Decoding took longer than allowed."""
+
+    stage: Stage = "video"
+    reason = "too-slow"
+
+
+class NoFramesError(DecodeError):
+    """There is a video stream, and none of it can be decoded."""
+
+    stage: Stage = "video"
+    reason = "no-frames"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeLimits:
+    """What one clip may cost."""
+
+    max_pixels: int = 40_000_000
+    """Of one source frame; 8K UHD has 33 million."""
+    max_duration_s: float = 600.0
+    """Of one clip; a longer source is cut into clips by the manifest's spans."""
+    max_decode_s: float = 300.0
+    """Wall-clock time for one clip: a guard against endless files, far above what an honest one takes."""
+
+
+def resolve(root: str, uri: str) -> str:
+    """The real path of a manifest's ``uri``, once it is known to be a regular file below ``root``."""
+    if "\0" in uri or os.path.isabs(uri) or ".." in uri.replace("\\", "/").split("/"):
+        raise OutsideRootError(f"{uri!r} is not a plain path below the video root")
+    base = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(base, uri))
+    if os.path.commonpath([base, path]) != base:
+        raise OutsideRootError(f"{uri!r} leads out of the video root through a link")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise MissingFileError(f"{uri!r} does not exist below the video root") from None
+    except OSError as error:
+        raise UnreadableError(f"{uri!r} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        # Opening a pipe would block for ever.
+        raise NotAFileError(f"{uri!r} is not a regular file")
+    return path
