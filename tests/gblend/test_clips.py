@@ -196,7 +196,7 @@ def test_a_feature_file_with_fewer_clips_than_its_shard_is_an_error(tmp_path):
 
 def test_unlabelled_clips_are_counted_in_the_error(tmp_path):
     clips = [gradient_clip("a"), gradient_clip("b", label=None)]
-    with pytest.raises(ValueError, match="1 clips of split 'train' have no label.action"):
+    with pytest.raises(ValueError, match=r"1 clips of split 'train' have no label\.action"):
         index_of(write_dataset(tmp_path / "data", {"train": clips}))
 
 

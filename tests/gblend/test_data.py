@@ -51,7 +51,9 @@ def test_batches_and_shares_differ_by_at_most_one_clip_and_none_is_too_small_for
 def test_the_clips_of_a_batch_do_not_depend_on_the_number_of_workers():
     alone = training_batches(50, batch_size=8, entropy=(3, 1), rank=0, world=1)
     shares = [training_batches(50, batch_size=8, entropy=(3, 1), rank=r, world=3) for r in range(3)]
-    assert [sorted(b) for b in alone] == [sorted(sum(parts, [])) for parts in zip(*shares, strict=True)]
+    assert [sorted(b) for b in alone] == [
+        sorted(i for part in parts for i in part) for parts in zip(*shares, strict=True)
+    ]
 
 
 def test_epochs_are_shuffled_differently():

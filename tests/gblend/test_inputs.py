@@ -206,5 +206,5 @@ def test_allowing_flips_changes_nothing_else_about_a_window():
 @pytest.mark.parametrize("modality", ["rgb", "flow"])
 def test_a_damaged_image_says_what_to_do(modality):
     clip = StoredClip(rgb=[b"not a picture"], flow=[b"not a picture"], height=8, width=8)
-    with pytest.raises(ValueError, match="cannot be decoded.*rerun `gblend preprocess`"):
+    with pytest.raises(ValueError, match=r"cannot be decoded.*rerun `gblend preprocess`"):
         cut_window(clip, at(), InputConfig(frames=1, crop_px=8), JPEG, (modality,))

@@ -1,0 +1,97 @@
+"""Settings that make no sense are refused by name, value and what would be allowed."""
+
+import json
+
+import pytest
+
+from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from jobs.recipes import RECIPES
+
+NAN = float("nan")
+
+
+def train_config(**changes) -> TrainConfig:
+    return TrainConfig(name="test", **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (InputConfig, {"frames": 0}, "input.frames must be at least 1, got 0"),
+        (InputConfig, {"frame_step": 0}, "input.frame_step must be at least 1, got 0"),
+        (InputConfig, {"crop_px": -4}, "input.crop_px must be at least 1, got -4"),
+        (InputConfig, {"mel_frames": 0}, "input.mel_frames must be at least 1, got 0"),
+        (InputConfig, {"scale_px": 30, "crop_px": 40}, r"scale_px \(30\) must not be below input.crop_px \(40\)"),
+        (
+            ModelConfig,
+            {"visual_layers": ()},
+            r"model.visual_layers must be at least one block in every stage, got \[\]",
+        ),
+        (ModelConfig, {"audio_layers": (1, 0)}, r"model.audio_layers must be .*, got \[1, 0\]"),
+        (ModelConfig, {"visual_width": 0}, "model.visual_width must be at least 1, got 0"),
+        (ModelConfig, {"audio_width": 0}, "model.audio_width must be at least 1, got 0"),
+        (ModelConfig, {"fused_hidden": 0}, "model.fused_hidden must be at least 1, got 0"),
+        (ModelConfig, {"fused_dropout": 1.0}, r"model.fused_dropout must be in \[0, 1\), got 1.0"),
+        (OptimConfig, {"learning_rate": 0.0}, "optim.learning_rate must be positive, got 0.0"),
+        (OptimConfig, {"learning_rate": NAN}, "optim.learning_rate must be positive, got nan"),
+        (OptimConfig, {"momentum": 1.0}, r"optim.momentum must be in \[0, 1\), got 1.0"),
+        (OptimConfig, {"weight_decay": -0.1}, "optim.weight_decay must be at least 0, got -0.1"),
+        (OptimConfig, {"milestones": (-1,)}, r"optim.milestones must be at least 0, got \[-1\]"),
+        (OptimConfig, {"warmup_epochs": -1.0}, "optim.warmup_epochs must be at least 0, got -1.0"),
+        (BlendConfig, {"holdout_share": 0.5}, r"blend.holdout_share must be in \(0, 0.5\), got 0.5"),
+        (BlendConfig, {"holdout_share": 0.0}, r"blend.holdout_share must be in \(0, 0.5\), got 0.0"),
+        (BlendConfig, {"holdout_seed": -1}, "blend.holdout_seed must be at least 0, got -1"),
+        (BlendConfig, {"first_epochs": 0}, "blend.first_epochs must be at least 1, got 0"),
+        (BlendConfig, {"next_epochs": 0}, "blend.next_epochs must be at least 1, got 0"),
+        (BlendConfig, {"fixed_weights": (1.0, -0.5)}, r"blend.fixed_weights must be finite and not .*\[1.0, -0.5\]"),
+        (BlendConfig, {"fixed_weights": (NAN,)}, r"blend.fixed_weights must be finite and not negative, got \[nan\]"),
+        (train_config, {"epochs": 0}, "epochs must be at least 1, got 0"),
+        (train_config, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (ComputeConfig, {"workers": 0}, "workers must be at least 1, got 0"),
+        (ComputeConfig, {"gpus_per_worker": -1.0}, "gpus_per_worker must be at least 0, got -1.0"),
+        (ComputeConfig, {"cpus_per_worker": 0.0}, "cpus_per_worker must be positive, got 0.0"),
+        (ComputeConfig, {"restarts": -1}, "restarts must be at least 0, got -1"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (InputConfig, {"mel_alignment": "near"}, "input.mel_alignment must be one of stretch, exact, got 'near'"),
+        (InputConfig, {"flip": "vertical"}, "input.flip must be one of none, horizontal, got 'vertical'"),
+        (ModelConfig, {"visual_block": "wide"}, "model.visual_block must be one of basic, bottleneck, got 'wide'"),
+        (ModelConfig, {"audio_block": "wide"}, "model.audio_block must be one of basic, bottleneck, got 'wide'"),
+        (OptimConfig, {"name": "adam"}, "optim.name must be one of sgd, adamw, got 'adam'"),
+        (OptimConfig, {"schedule": "linear"}, "optim.schedule must be one of constant, cosine, step, got 'linear'"),
+        (BlendConfig, {"overfitting_floor": "se"}, "blend.overfitting_floor must be one of none, standard-error"),
+        (train_config, {"missing": "skip"}, "missing must be one of drop, zero, got 'skip'"),
+        (train_config, {"modalities": ("audio",)}, "modalities must be among rgb, flow, logmel, got 'audio'"),
+    ],
+)
+def test_a_misspelt_choice_is_refused_with_the_choices(make, changes, message):
+    """Set from outside, because under test the annotations are checked before the configuration sees the value."""
+    config = make()
+    for name, value in changes.items():
+        object.__setattr__(config, name, value)
+    with pytest.raises(ValueError, match=message):
+        config.__post_init__()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_is_valid_and_called_by_its_name(name):
+    assert RECIPES[name]().name == name
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_json_form_survives_a_round_trip_through_a_file(name):
+    values = RECIPES[name]().to_json()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_configurations_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        train_config().epochs = 3  # type: ignore[misc]
