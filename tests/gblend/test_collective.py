@@ -1,0 +1,173 @@
+"""One worker and two agree. Two processes meet through a file, once for all tests: starting them is what takes time."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from gblend import collective
+from gblend.config import BlendConfig, OptimConfig
+from gblend.estimate import ProbeLosses, estimate
+from gblend.loop import Position, train
+from gblend.measure import measure
+from gblend.model import make_model
+from gblend.runner import Runner, RunSpec
+from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
+
+HEADS = (*MODALITIES, "fused")
+ABSENT = {"logmel": [0, 3, 4]}
+"""Clips without sound, so that workers' shares of a batch differ in what they can count."""
+
+ZERO_BUT_ONE = {"rgb": 0.0, "flow": 0.0, "logmel": 1.0, "fused": 0.0}
+TWO_EPOCHS = Position(start_epoch=0, epochs=2)
+
+
+def joint():
+    return make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=0)
+
+
+def odd_data():
+    return tiny_data(train=25, heldout=9, absent=ABSENT)
+
+
+def trained(weights: dict[str, float]) -> dict[str, torch.Tensor]:
+    network = joint()
+    train(network, odd_data(), tiny_config(), weights=weights, position=TWO_EPOCHS, seed=0)
+    return network.state_dict()
+
+
+def one_sgd_step() -> dict[str, torch.Tensor]:
+    """All clips in one batch, without dropout or BatchNorm's batch statistics: the shares must not matter."""
+    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"))
+    network = joint()
+    network.heads["fused"][0].p = 0.0
+    network.train = lambda mode=True: type(network).train(network, False)  # type: ignore[method-assign]
+    weights = {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
+    train(network, odd_data(), config, weights=weights, position=Position(start_epoch=0, epochs=1), seed=0)
+    return dict(network.named_parameters())
+
+
+def measured(network) -> dict[str, np.ndarray]:
+    data = odd_data()
+    return {name: losses.loss_nats for name, losses in measure(network, data.heldout, spec=data.spec).items()}
+
+
+def estimated() -> dict:
+    """Probes whose two ends are checkpoints made from seeds, so that only the measuring differs."""
+    data = odd_data()
+    ends = [make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed) for seed in (0, 1)]
+    on = [
+        (measure(m, data.train, data.train_slice, spec=data.spec), measure(m, data.heldout, spec=data.spec))
+        for m in ends
+    ]
+    probes = {
+        head: ProbeLosses(
+            start_train=on[0][0][head], start_valid=on[0][1][head], end_train=on[1][0][head], end_valid=on[1][1][head]
+        )
+        for head in HEADS
+    }
+    return dataclasses.asdict(estimate(probes, BlendConfig(), epoch=0, probe_epochs=1))
+
+
+def averaged() -> dict[str, torch.Tensor]:
+    network = joint()
+    for buffer in network.buffers():
+        buffer.fill_(4 + 2 * collective.rank())  # 4 and 6
+    collective.average_buffers(network)
+    return dict(network.named_buffers())
+
+
+def online(directory: Path) -> dict:
+    runner = Runner(data=odd_data(), config=tiny_config(), data_path="memory")
+    result = runner.run(RunSpec(method="online", seed=0), str(directory))
+    again = runner.run(RunSpec(method="online", seed=0), str(directory))
+    return {"scores": dataclasses.asdict(result)["scores"], "again": dataclasses.asdict(again)["scores"]}
+
+
+def everything(directory: Path) -> dict:
+    return {
+        "measured": measured(joint()),
+        "estimated": estimated(),
+        "step": one_sgd_step(),
+        "trained": trained(dict.fromkeys(HEADS, 0.25)),
+        "zero": trained(ZERO_BUT_ONE),
+        "averaged": averaged(),
+        "agreed": [collective.everywhere(yes, device=torch.device("cpu")) for yes in (True, collective.rank() == 0)],
+        "online": online(directory / "run"),
+    }
+
+
+def work(rank: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2)
+    try:
+        torch.save(everything(directory), directory / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> list[dict]:
+    directory = tmp_path_factory.mktemp("two")
+    mp.spawn(work, args=(directory,), nprocs=2)
+    return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_losses_of_an_odd_number_of_clips_are_those_one_worker_measures(two):
+    for head, losses in measured(joint()).items():
+        np.testing.assert_allclose(two[0]["measured"][head], losses, rtol=1e-6)
+        np.testing.assert_array_equal(two[0]["measured"][head], two[1]["measured"][head])
+
+
+@pytest.mark.parametrize("part", ["generalization", "overfitting", "weights", "overfitting_se"])
+def test_the_estimate_from_given_checkpoints_is_that_of_one_worker(two, part):
+    np.testing.assert_allclose(two[0]["estimated"][part], estimated()[part], rtol=1e-5, atol=1e-7)
+    assert two[0]["estimated"] == two[1]["estimated"]
+
+
+def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two):
+    for name, values in one_sgd_step().items():
+        torch.testing.assert_close(two[0]["step"][name], values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("run", ["trained", "zero"])
+def test_workers_end_with_the_same_parameters_and_the_same_buffers(two, run):
+    for name, values in two[0][run].items():
+        assert torch.equal(values, two[1][run][name]), name
+
+
+def test_heads_of_weight_zero_neither_hang_two_workers_nor_move(two):
+    before = joint()
+    for name, _ in before.named_parameters():
+        same = torch.equal(two[0]["zero"][name], before.state_dict()[name])
+        assert same is ("logmel" not in name), name
+
+
+def test_running_statistics_become_the_mean_and_counters_stay(two):
+    for name, values in two[0]["averaged"].items():
+        assert (values == (4 if name.endswith("num_batches_tracked") else 5)).all(), name
+
+
+def test_workers_agree_only_on_what_all_of_them_found(two):
+    assert [found["agreed"] for found in two] == [[True, False]] * 2
+
+
+def test_a_whole_online_run_gives_every_worker_the_same_scores_and_is_read_back(two):
+    assert two[0]["online"]["scores"] == two[1]["online"]["scores"]
+    assert all(found["online"]["again"] == found["online"]["scores"] for found in two)
+
+
+def test_alone_every_collective_is_the_identity():
+    values = torch.tensor([1.0, 2.0])
+    network = joint()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    collective.average_buffers(network)
+    collective.wait_for_all()
+    assert (collective.rank(), collective.world_size()) == (0, 1)
+    assert collective.sum_over_workers(values).tolist() == [1.0, 2.0]
+    assert collective.share_gradients(network, unused=True) is network
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
