@@ -9,7 +9,7 @@ from typing import Literal
 
 from jobs.cli import JobError, run
 from jobs.session import connect
-from pipelines.dataset import PreprocessConfig, TooManyFailuresError
+from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
 from pipelines.dataset import preprocess as make_dataset
 from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 
@@ -45,7 +45,8 @@ def preprocess(
         flow: Optical flow.
         logmel: Log-mel spectrogram.
     """
-    features = FeatureSpec(modalities=modalities, rgb=rgb, flow=flow, logmel=logmel)
+    ordered: tuple[Modality, ...] = tuple(name for name in MODALITIES if name in modalities)
+    features = FeatureSpec(modalities=ordered, rgb=rgb, flow=flow, logmel=logmel)
     config = PreprocessConfig(
         manifest=manifest,
         videos=videos,
@@ -58,7 +59,7 @@ def preprocess(
     with connect():
         try:
             made = make_dataset(config)
-        except TooManyFailuresError as error:
+        except (ShardError, TooManyFailuresError) as error:
             raise JobError(str(error)) from None
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))
     print(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")

@@ -22,6 +22,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from pipelines.plan import Manifest, ShardPlan, from_bytes, plan_shards, read_manifest, to_bytes
 from pipelines.shards import ShardJob, differences, find_done, read_ledger, skipped_ledger, write_shard_bytes
@@ -44,6 +45,10 @@ MAX_RETRIES = 3
 
 class TooManyFailuresError(RuntimeError):
     """More clips failed than the job was told to accept. The ledger is written; the dataset is not."""
+
+
+class ShardError(RuntimeError):
+    """A shard could not be written for a reason that lies in no clip: no space, no permission, workers that die."""
 
 
 class ChangedDatasetError(ValueError):
@@ -204,9 +209,15 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
         warnings.filterwarnings("ignore", message="`ray_remote_args`", category=DeprecationWarning)
         ledgers = shards.map(partial(_write, job=job), num_cpus=1, max_retries=MAX_RETRIES)
     batches: Any = ledgers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
-        for name, ledger in zip(batch["shard"].to_pylist(), batch["ledger"].to_pylist(), strict=True):
-            yield name, from_bytes(ledger)
+    try:
+        for batch in batches:
+            for row in batch.to_pylist():
+                if row["error"] is not None:
+                    raise ShardError(f"shard {row['shard']} could not be written: {row['error']}")
+                yield row["shard"], from_bytes(row["ledger"])
+    except RayError as error:
+        why = " ".join(str(error).split())[-500:]
+        raise ShardError(f"workers died or failed, finished shards are kept: {type(error).__name__}: {why}") from error
 
 
 def _shard_row(manifest: Manifest, plan: ShardPlan) -> pa.Table:
@@ -216,8 +227,13 @@ def _shard_row(manifest: Manifest, plan: ShardPlan) -> pa.Table:
 
 
 def _write(row: dict[str, Any], *, job: ShardJob) -> dict[str, Any]:
-    """The mapped function. The ledger is all that goes back through Ray."""
-    return {"shard": row["shard"], "ledger": to_bytes(write_shard_bytes(row["shard"], row["rows"], job))}
+    """The mapped function. The ledger is all that goes back through Ray; an error is a column, not an exception."""
+    ledger, problem = b"", None
+    try:
+        ledger = to_bytes(write_shard_bytes(row["shard"], row["rows"], job))
+    except OSError as error:
+        problem = f"{type(error).__name__}: {error}"
+    return {"shard": row["shard"], "ledger": ledger, "error": problem}
 
 
 def _conclude(

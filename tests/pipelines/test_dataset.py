@@ -4,7 +4,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset import ChangedDatasetError, PreprocessConfig, TooManyFailuresError, preprocess
+from pipelines.dataset import ChangedDatasetError, PreprocessConfig, ShardError, TooManyFailuresError, preprocess
 from pipelines.manifest import build, parse_csv, write_manifest
 from pipelines.plan import plan_shards, read_manifest
 from pipelines.shards import ShardJob, write_shard
@@ -142,6 +142,14 @@ def test_a_split_of_which_nothing_is_left_is_an_error(ray_session, videos, tmp_p
     names = [GOOD[0], GOOD[1], "corrupt.mp4", GOOD[2]]
     with pytest.raises(ValueError, match="none of the 1 clips of split 'val' could be stored"):
         run(config(videos, tmp_path, names, max_error_rate=1.0))
+
+
+def test_a_place_that_cannot_be_written_to_is_said_in_one_line(ray_session, videos, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").write_text("in the way")
+    with pytest.raises(ShardError, match=r"could not be written: .*(exists|directory).*train") as caught:
+        run(config(videos, tmp_path, GOOD[:2]))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_video_root_is_said_before_anything_starts(tmp_path):
