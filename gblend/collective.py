@@ -43,7 +43,7 @@ def share_gradients(model: nn.Module, *, unused: bool) -> nn.Module:
 
     Args:
         model: On its device, with the same parameters on every worker.
-        unused: Whether some parameters get no gradient (a head of weight 0).
+        unused: Whether some parameters may get no gradient.
     """
     if world_size() == 1:
         return model

@@ -63,6 +63,9 @@ class ModelConfig:
     """Blocks per stage; every stage after the first halves time, height and width."""
     visual_width: int = 8
     """Channels of the first stage; doubled per stage."""
+    visual_grid: int = 1
+    """A 3D trunk's last features are averaged over the cells of a square grid with so many cells a side. 1 is global
+    pooling, as in the paper; more keeps where in a small picture something was."""
     audio_block: Literal["basic", "bottleneck"] = "basic"
     """Residual block of the 2D trunk (logmel)."""
     audio_layers: tuple[int, ...] = (1, 1, 1)
@@ -75,7 +78,7 @@ class ModelConfig:
     """Dropout on the concatenated features."""
 
     def __post_init__(self) -> None:
-        for name in ("visual_width", "audio_width", "fused_hidden"):
+        for name in ("visual_width", "visual_grid", "audio_width", "fused_hidden"):
             _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         for name in ("visual_layers", "audio_layers"):
             layers = getattr(self, name)

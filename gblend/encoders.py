@@ -64,7 +64,14 @@ class ResNet(nn.Module):
     """Length of the feature vector."""
 
     def __init__(
-        self, *, dims: Literal[2, 3], block: Block, layers: tuple[int, ...], width: int, in_channels: int
+        self,
+        *,
+        dims: Literal[2, 3],
+        block: Block,
+        layers: tuple[int, ...],
+        width: int,
+        in_channels: int,
+        grid: int = 1,
     ) -> None:
         super().__init__()
         if not layers or min(layers) < 1:
@@ -86,12 +93,16 @@ class ResNet(nn.Module):
                 channels = stage_width * EXPANSION[block]
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool3d(1) if dims == 3 else nn.AdaptiveMaxPool2d(1)
-        self.output_dim = channels
+        self.pool = nn.AdaptiveAvgPool3d((1, grid, grid)) if dims == 3 else nn.AdaptiveMaxPool2d(1)
+        self.output_dim = channels * (grid**2 if dims == 3 else 1)
         _initialise(self)
+        # Channels last: the same numbers, 1.5 to 2 times the speed of narrow 3D convolutions on a CPU.
+        self._memory_format = torch.channels_last_3d if dims == 3 else torch.channels_last
+        self.to(memory_format=self._memory_format)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, time, height, width) or (batch, 1, time, mel) to (batch, output_dim)."""
+        x = x.contiguous(memory_format=self._memory_format)
         return self.pool(self.stages(self.stem(x))).flatten(1)
 
 
@@ -110,6 +121,7 @@ def make_encoder(modality: Modality, config: ModelConfig) -> ResNet:
         block=config.visual_block,
         layers=config.visual_layers,
         width=config.visual_width,
+        grid=config.visual_grid,
         in_channels=IN_CHANNELS[modality],
     )
 

@@ -98,7 +98,9 @@ def train(
     if set(weights) != set(model.head_names):
         raise ValueError(f"weights for {sorted(weights)}, but the network's heads are {sorted(model.head_names)}")
     optimizer = make_optimizer(model, config) if optimizer is None else optimizer
-    shared = collective.share_gradients(model, unused=any(weight == 0.0 for weight in weights.values()))
+    # A head of weight 0 gets no gradient, nor does an encoder on a worker whose clips all lack its modality.
+    unused = config.missing == "zero" or any(weight == 0.0 for weight in weights.values())
+    shared = collective.share_gradients(model, unused=unused)
     for epoch in range(position.start_epoch, position.start_epoch + position.epochs):
         entropy = (seed, stream, epoch)
         batches = training_batches(

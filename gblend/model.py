@@ -7,6 +7,7 @@ joint network *is* the branch of the fused head: a probe, a baseline and a part 
 
 import copy
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,13 @@ class BlendModel(nn.Module):
 
         Args:
             inputs: Per modality, float (batch, channels, ...).
-            present: Per modality, bool (batch): false where the clip lacks it; its features are then zero, so that the
-                fused head sees neither an invented input nor the encoder's answer to one.
+            present: Per modality, bool (batch): false where the clip lacks it. Its features are zero, and neither the
+                encoder nor its BatchNorm sees it.
 
         Returns:
             Per head, float (batch, classes).
         """
-        features = {name: encoder(inputs[name]) * present[name].unsqueeze(1) for name, encoder in self.encoders.items()}
+        features = {name: _encode(encoder, inputs[name], present[name]) for name, encoder in self.encoders.items()}
         joined = torch.cat(list(features.values()), dim=1)
         return {name: head(joined if name == FUSED else features[name]) for name, head in self.heads.items()}
 
@@ -62,6 +63,16 @@ class BlendModel(nn.Module):
             encoders={name: copy.deepcopy(self.encoders[name]) for name in read},
             heads={head: copy.deepcopy(self.heads[head])},
         )
+
+
+def _encode(encoder: nn.Module, values: Tensor, present: Tensor) -> Tensor:
+    """Features of the clips that have the modality; zero for the others."""
+    if bool(present.all()):
+        return encoder(values)
+    features = values.new_zeros(len(values), cast(int, encoder.output_dim))
+    if bool(present.any()):
+        features = features.index_put((present,), encoder(values[present]))
+    return features
 
 
 def fused_head(input_dim: int, classes: int, config: ModelConfig) -> nn.Sequential:

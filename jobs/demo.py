@@ -22,11 +22,11 @@ from schemas.features import FlowSpec, RgbSpec
 CLIPS_PER_CLASS = {"train": 40, "val": 6, "test": 30}
 """Clips of each class in each game, per split."""
 
-RGB = RgbSpec(fps=8.0, fixed_size_px=(48, 48), jpeg_quality=95)
-"""16 square frames of a 2 s clip: what a narrow network on a CPU can read."""
+RGB = RgbSpec(fps=10.0, fixed_size_px=(48, 48), jpeg_quality=95)
+"""20 square frames of a 2 s clip: what a narrow network on a CPU can read."""
 
 FLOW = FlowSpec(bound_px=16.0, codec="raw")
-"""Displacements between frames 1/8 s apart, at 48 px."""
+"""Displacements between frames 1/10 s apart, at 48 px."""
 
 
 def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 0, workers: int = 2) -> str:

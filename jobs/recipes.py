@@ -11,17 +11,18 @@ def small_cpu() -> TrainConfig:
     return TrainConfig(
         name="small-cpu",
         epochs=12,
-        batch_size=32,
-        input=InputConfig(frames=8, frame_step=2, crop_px=40, scale_px=48, mel_frames=100),
-        model=ModelConfig(),
+        batch_size=16,
+        input=InputConfig(frames=8, frame_step=2, crop_px=36, scale_px=40, mel_frames=100),
+        model=ModelConfig(visual_grid=5),
         optim=OptimConfig(name="adamw", learning_rate=3e-3, weight_decay=1e-2, schedule="cosine"),
         blend=BlendConfig(holdout_share=0.2, first_epochs=4, next_epochs=4),
     )
 
 
 def demo() -> TrainConfig:
-    """`small_cpu` at the size of the demo's clips."""
-    return replace(small_cpu(), name="demo")
+    """`small_cpu` without moving the crop: an Atari screen stands still, and where things are tells the action."""
+    base = small_cpu()
+    return replace(base, name="demo", input=replace(base.input, scale_px=36))
 
 
 def paper_r3d50() -> TrainConfig:

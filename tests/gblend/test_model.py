@@ -1,9 +1,12 @@
 """Which gradient reaches what, and that a branch is the part of the whole that it says it is."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from gblend.encoders import make_encoder
 from gblend.model import BlendModel, make_model
 from tests.gblend.tiny import CLASSES, FRAMES, MEL_FRAMES, MODALITIES, SIDE, tiny_config
 
@@ -117,3 +120,27 @@ def test_an_unknown_head_names_the_heads():
 def test_one_modality_cannot_be_blended():
     with pytest.raises(ValueError, match=r"at least two modalities, got \['rgb'\]"):
         make_model(("rgb",), 3, tiny_config().model, seed=0)
+
+
+def test_clips_that_lack_a_modality_do_not_reach_its_batch_statistics():
+    whole, batch = model().train(), inputs(6)
+    masks = present(6, logmel=[2, 4])
+    alone = model().train().encoders["logmel"](batch["logmel"][masks["logmel"]])
+    expected = torch.zeros(6, alone.shape[1])
+    expected[masks["logmel"]] = alone
+    seen = []
+    whole.heads["logmel"].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    whole(batch, masks)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_a_batch_without_a_modality_at_all_still_has_an_answer():
+    logits = model().train()(inputs(4), present(4, logmel=[0, 1, 2, 3]))
+    assert all(torch.isfinite(values).all() for values in logits.values())
+
+
+def test_a_coarse_grid_keeps_more_features_of_the_picture_only():
+    plain = tiny_config().model
+    grid = dataclasses.replace(plain, visual_grid=3)
+    assert make_encoder("rgb", grid).output_dim == 9 * make_encoder("rgb", plain).output_dim
+    assert make_encoder("logmel", grid).output_dim == make_encoder("logmel", plain).output_dim
