@@ -1,1 +1,35 @@
 """Gradient-Blending: the method, its networks and their training."""
+
+from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.data import RunData, load_run_data
+from gblend.estimate import ProbeLosses, estimate
+from gblend.loop import Position, blended_loss, train
+from gblend.measure import HeadLosses, measure
+from gblend.model import BlendModel, make_model
+from gblend.ogr import BlendWeights, LossPair, blend_weights
+from gblend.runner import Runner, RunSpec
+
+__all__ = [
+    "BlendConfig",
+    "BlendModel",
+    "BlendWeights",
+    "ComputeConfig",
+    "HeadLosses",
+    "InputConfig",
+    "LossPair",
+    "ModelConfig",
+    "OptimConfig",
+    "Position",
+    "ProbeLosses",
+    "RunData",
+    "RunSpec",
+    "Runner",
+    "TrainConfig",
+    "blend_weights",
+    "blended_loss",
+    "estimate",
+    "load_run_data",
+    "make_model",
+    "measure",
+    "train",
+]

@@ -42,7 +42,7 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.O
         return torch.optim.SGD(
             model.parameters(), lr=optim.learning_rate, momentum=optim.momentum, weight_decay=optim.weight_decay
         )
-    return torch.optim.AdamW(model.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay)
+    return torch.optim.AdamW(model.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True)
 
 
 def blended_loss(

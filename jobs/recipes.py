@@ -10,19 +10,19 @@ def small_cpu() -> TrainConfig:
     """Narrow networks on small pictures: minutes on two CPU cores. Takes any data set of this form."""
     return TrainConfig(
         name="small-cpu",
-        epochs=12,
+        epochs=10,
         batch_size=16,
-        input=InputConfig(frames=8, frame_step=2, crop_px=36, scale_px=40, mel_frames=100),
-        model=ModelConfig(visual_grid=5),
+        input=InputConfig(frames=8, frame_step=2, crop_px=32, scale_px=36, mel_frames=100),
+        model=ModelConfig(visual_grid=4),
         optim=OptimConfig(name="adamw", learning_rate=3e-3, weight_decay=1e-2, schedule="cosine"),
-        blend=BlendConfig(holdout_share=0.2, first_epochs=4, next_epochs=4),
+        blend=BlendConfig(holdout_share=0.2, first_epochs=4, next_epochs=3),
     )
 
 
 def demo() -> TrainConfig:
     """`small_cpu` without moving the crop: an Atari screen stands still, and where things are tells the action."""
     base = small_cpu()
-    return replace(base, name="demo", input=replace(base.input, scale_px=36))
+    return replace(base, name="demo", input=replace(base.input, scale_px=32))
 
 
 def paper_r3d50() -> TrainConfig:
