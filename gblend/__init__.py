@@ -2,9 +2,7 @@
 
 from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.data import RunData, load_run_data
-from gblend.estimate import ProbeLosses, estimate
 from gblend.loop import Position, blended_loss, train
-from gblend.measure import HeadLosses, measure
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
 from gblend.runner import Runner, RunSpec
@@ -14,22 +12,18 @@ __all__ = [
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
-    "HeadLosses",
     "InputConfig",
     "LossPair",
     "ModelConfig",
     "OptimConfig",
     "Position",
-    "ProbeLosses",
     "RunData",
     "RunSpec",
     "Runner",
     "TrainConfig",
     "blend_weights",
     "blended_loss",
-    "estimate",
     "load_run_data",
     "make_model",
-    "measure",
     "train",
 ]

@@ -19,7 +19,7 @@ from jobs.recipes import demo as recipe
 from jobs.session import connect
 from schemas.features import FlowSpec, RgbSpec
 
-CLIPS_PER_CLASS = {"train": 40, "val": 6, "test": 30}
+CLIPS_PER_CLASS = {"train": 32, "val": 6, "test": 24}
 """Clips of each class in each game, per split."""
 
 RGB = RgbSpec(fps=10.0, fixed_size_px=(48, 48), jpeg_quality=95)

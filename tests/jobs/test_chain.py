@@ -144,8 +144,7 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
         (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
         (["--modalities", "rgb"], "blending needs at least two modalities"),
         (["--seeds", "-1"], "seeds must not be negative, got -1"),
-        (["--epochs", "0"], "epochs and batch_size must be at least 1"),
-        (["--blend.holdout-share", "0.7"], "blend.holdout_share must be in (0, 0.5), got 0.7"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
     ],
 )
 def test_a_wrong_setting_costs_one_clear_line(data, tmp_path, capsys, arguments, message):
@@ -154,6 +153,12 @@ def test_a_wrong_setting_costs_one_clear_line(data, tmp_path, capsys, arguments,
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+def test_a_value_out_of_range_names_the_flag_the_value_and_what_is_allowed(data, tmp_path, capsys):
+    line = ["compare", "small-cpu", "--data", data, "--out", str(tmp_path), "--blend.holdout-share", "0.7"]
+    assert main(line) == 2
+    assert "blend.holdout_share must be in (0, 0.5), got 0.7" in capsys.readouterr().err
 
 
 def test_a_directory_that_is_no_data_set_is_named(tmp_path, capsys):
