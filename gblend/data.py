@@ -5,6 +5,8 @@ number of workers or loader processes, nor by what was measured before.
 """
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -119,6 +121,8 @@ class RunData:
     """How the stored features were computed."""
     heldout_ids: tuple[str, ...] = ()
     """Clip ids of V."""
+    fingerprint: str = ""
+    """Of clip ids, labels and feature specs: data sets that differ in these are not the same data."""
     excluded: dict[str, int] | None = None
     """Clips left out by the missing-modality policy, per split."""
 
@@ -182,19 +186,29 @@ def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = (
         return ClipDataset(index, reader, config=config, spec=info.features, modalities=modalities)
 
     pool = open_split("train")
+    others = {split: open_split(split) for split in splits}
     held = hold_out(pool.labels.tolist(), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
     train, heldout = pool.take(~held), pool.take(held)
     return RunData(
         train=dataset(train),
         train_slice=choose_slice(train, len(heldout), seed=config.blend.holdout_seed),
         heldout=dataset(heldout),
-        splits={split: dataset(open_split(split)) for split in splits},
+        splits={split: dataset(index) for split, index in others.items()},
         modalities=modalities,
         classes=task.classes,
         spec=info.features,
         heldout_ids=heldout.clip_ids,
+        fingerprint=fingerprint(info.features, [pool, *others.values()]),
         excluded=excluded,
     )
+
+
+def fingerprint(features: FeatureSpec, indexes: Sequence[ClipIndex]) -> str:
+    """SHA-256 of what was computed from which clips with which labels."""
+    digest = hashlib.sha256(json.dumps(features.to_json(), sort_keys=True).encode())
+    for index in indexes:
+        digest.update(json.dumps([index.clip_ids, index.labels.tolist()]).encode())
+    return digest.hexdigest()
 
 
 def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:

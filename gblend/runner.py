@@ -102,9 +102,15 @@ def with_probes(runs: list[RunSpec], modalities: tuple[str, ...]) -> list[RunSpe
     return list(ordered)
 
 
-def run_settings(spec: RunSpec, config: TrainConfig, data: str) -> dict[str, Any]:
+def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:
     """``config.json``: everything that decides the run."""
-    return {**config.to_json(), "method": spec.method, "seed": spec.seed, "data": data}
+    return {
+        **config.to_json(),
+        "method": spec.method,
+        "seed": spec.seed,
+        "data": data_path,
+        "data_fingerprint": data.fingerprint,
+    }
 
 
 def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
@@ -151,7 +157,7 @@ class Runner:
             directory: Where the run directory goes.
             probes: For ``offline``: directory of every head's finished probe run.
         """
-        settings = run_settings(spec, self.config, self.data_path)
+        settings = run_settings(spec, self.config, self.data, self.data_path)
         finished = finished_run(directory, settings)
         # Storage may show a result to one worker before another.
         if collective.everywhere(finished is not None, device=self.device) and finished is not None:

@@ -54,13 +54,14 @@ def make_plan(
         raise ValueError(f"at least one method and one seed are needed, got {list(methods)} and {list(seeds)}")
     if min(seeds) < 0:
         raise ValueError(f"seeds must not be negative, got {min(seeds)}")
-    modalities = load_run_data(data, config).modalities
+    loaded = load_run_data(data, config)
+    modalities = loaded.modalities
     for method in methods:
         check_method(method, modalities, config)
     runs = with_probes([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities)
     plan = Plan(data=data, config=config, places={run: place(run) for run in runs})
     for run, directory in plan.places.items():
-        finished_run(directory, run_settings(run, config, data))
+        finished_run(directory, run_settings(run, config, loaded, data))
     return plan
 
 

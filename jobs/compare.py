@@ -9,12 +9,12 @@ import sys
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data
 from gblend.records import write_json
-from gblend.runs import load_runs
+from gblend.runs import load_run
 from gblend.table import comparison_table, to_text
 from gblend.worker import make_plan, train_runs
 from jobs.cli import Flat, JobError, run
 from jobs.recipes import RECIPES
-from jobs.report import report
+from jobs.report import command_line, write_page
 from jobs.session import absolute, connect
 
 COMPUTE = ComputeConfig()
@@ -50,10 +50,11 @@ def compare(
             train_runs(plan, compute, storage=f"{out}/ray")
         except RuntimeError as error:
             raise JobError(f"training failed: {error}") from error
-    table = comparison_table([run.result for run in load_runs(out)])
+    runs = [load_run(directory) for directory in plan.places.values()]
+    table = comparison_table([run.result for run in runs])
     write_json(f"{out}/table.json", table.to_json())
     print(to_text(table))
-    return report((out,), out=f"{out}/report.html", data=data)
+    return write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
 
 
 def all_methods(data: str, config: TrainConfig) -> tuple[str, ...]:

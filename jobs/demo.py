@@ -58,6 +58,7 @@ def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 
                 videos=str(root / "videos"),
                 out=str(root / "data"),
                 clips_per_shard=64,
+                on_change="redo",
                 rgb=RGB,
                 flow=FLOW,
             )

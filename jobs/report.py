@@ -6,6 +6,8 @@ ray job submit --working-dir . -- \
 
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from gblend.config import InputConfig
 from gblend.report import write_report
@@ -38,19 +40,41 @@ def report(
     found = [loaded for directory in runs for loaded in load_runs(directory)]
     unfinished = [name for directory in runs for name in unfinished_runs(directory)]
     notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
-    samples, summary = (), None
-    place = data or data_of(found)
+    command = shlex.join(["gblend", "report", *runs, "--out", out])
+    return write_page(
+        found, out=out, title=title, data=data, clips_per_split=clips_per_split, notes=notes, command=command
+    )
+
+
+def write_page(
+    runs: list[Run],
+    *,
+    out: str,
+    title: str = "Gradient-Blending report",
+    data: str = "",
+    clips_per_split: int = 2,
+    notes: Sequence[str] = (),
+    command: str = "",
+) -> str:
+    """Write the page about these runs and return where it is; arguments as those of `report`."""
+    samples, summary, said = (), None, list(notes)
     try:
-        samples, summary = describe_data(place, found, clips_per_split)
+        samples, summary = describe_data(data or data_of(runs), runs, clips_per_split)
     except (ValueError, OSError) as error:
         if data:
             raise
         # The runs can be looked at where their data cannot be reached; the page then says what it lacks.
-        notes.append(f"Sample clips and the data section are left out: {error}.")
-    command = shlex.join(["gblend", "report", *runs, "--out", out])
+        said.append(f"Sample clips and the data section are left out: {error}.")
     return write_report(
-        found, out=out, title=title, samples=samples, dataset_summary=summary, command=command, notes=notes
+        runs, out=out, title=title, samples=samples, dataset_summary=summary, command=command, notes=said
     )
+
+
+def command_line() -> str:
+    """The command that is running, as somebody would type it anywhere."""
+    program = Path(sys.argv[0])
+    called = f"python -m jobs.{program.stem}" if program.suffix == ".py" else program.name
+    return shlex.join([*called.split(), *sys.argv[1:]])
 
 
 def data_of(runs: list[Run]) -> str:

@@ -7,11 +7,11 @@ ray job submit --working-dir . -- \
 import sys
 
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.runs import load_runs
+from gblend.runs import load_run
 from gblend.worker import describe, make_plan, train_runs
 from jobs.cli import Flat, JobError, run
 from jobs.recipes import RECIPES
-from jobs.report import report
+from jobs.report import command_line, write_page
 from jobs.session import absolute, connect
 
 COMPUTE = ComputeConfig()
@@ -45,9 +45,9 @@ def train(
             train_runs(plan, compute, storage=f"{out}/ray")
         except RuntimeError as error:
             raise JobError(f"training failed: {error}") from error
-    (finished,) = load_runs(out)
+    finished = load_run(out)
     print(describe(finished.result))
-    report((out,), out=f"{out}/report.html", title=f"{method} on {data}", data=data)
+    write_page([finished], out=f"{out}/report.html", title=f"{method} on {data}", data=data, command=command_line())
     return out
 
 
