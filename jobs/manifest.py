@@ -7,7 +7,9 @@ ray job submit --working-dir . -- \
 import sys
 
 from jobs.cli import run
-from pipelines.manifest import Annotation, build, from_csv, from_folder, list_files, write_manifest
+from pipelines.annotations import Annotation, from_csv
+from pipelines.folder import from_folder, list_files
+from pipelines.manifest import build, write_manifest
 
 
 def csv(*, annotations: str, videos: str, out: str, task: str = "label") -> str:

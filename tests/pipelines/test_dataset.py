@@ -4,8 +4,9 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.annotations import parse_csv
 from pipelines.dataset import ChangedDatasetError, PreprocessConfig, ShardError, TooManyFailuresError, preprocess
-from pipelines.manifest import build, parse_csv, write_manifest
+from pipelines.manifest import build, write_manifest
 from pipelines.plan import plan_shards, read_manifest
 from pipelines.shards import ShardJob, write_shard
 from pipelines.source import DecodeLimits

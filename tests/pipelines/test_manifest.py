@@ -1,7 +1,9 @@
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.manifest import build, from_csv, from_folder, list_files, parse_csv, write_manifest
+from pipelines.annotations import from_csv, parse_csv
+from pipelines.folder import from_folder, list_files
+from pipelines.manifest import build, write_manifest
 from pipelines.plan import read_manifest
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.manifest import build, parse_csv
+from pipelines.annotations import parse_csv
+from pipelines.manifest import build
 from pipelines.shards import ShardJob, differences, find_done, write_shard
 from pipelines.source import DecodeLimits
 from pipelines.store import Store
