@@ -35,16 +35,26 @@ def from_folder(
 ) -> list[Annotation]:
     """Annotations from a tree of files: SPLIT/CLASS/FILE, or CLASS/FILE with a split of our own.
 
-    The first level names splits when all of its folders do. Otherwise ``shares`` of every class go to val and test,
-    at least one each where a class has three files or more, drawn with ``seed``.
+    The first level names splits when all of its folders do, classes when none does, and anything between is an error.
+    Where it names classes, ``shares`` of every class go to val and test, at least one each where a class has three
+    files or more, drawn with ``seed``. A file that lies too high in the tree for a class gets no annotation;
+    `pipelines.manifest.build` reports it.
 
     >>> [a.split for a in from_folder(["train/dog/a.mp4", "valid/dog/b.mp4"])]
     ['train', 'val']
     """
-    media = sorted(p for p in paths if os.path.splitext(p)[1].lower() in MEDIA_ENDINGS)
+    _check_shares(*shares)
+    media = sorted(p for p in paths if is_media(p))
     parts = [p.split("/") for p in media]
-    top = {p[0] for p in parts if len(p) > 1}
-    if top and all(split_name(name) in SPLITS for name in top):
+    top = sorted({p[0] for p in parts if len(p) > 1})
+    splits = [name for name in top if split_name(name) in SPLITS]
+    if splits and len(splits) < len(top):
+        others = [name for name in top if name not in splits]
+        raise ValueError(
+            f"some top folders name splits ({_shorten(splits)}) and others do not ({_shorten(others)}); "
+            "name all of them train, val or test, or none"
+        )
+    if splits:
         deep = [(p, "/".join(p)) for p in parts if len(p) > 2]
         rows = [Annotation(uri=uri, split=split_name(p[0]), labels={task: (p[1],)}) for p, uri in deep]
     else:
@@ -61,6 +71,15 @@ def from_folder(
     return sorted(rows, key=lambda row: row.uri)
 
 
+def is_media(path: str) -> bool:
+    """Whether the name ends like that of a media file.
+
+    >>> is_media("dog/a.MP4"), is_media("dog/notes.txt")
+    (True, False)
+    """
+    return os.path.splitext(path)[1].lower() in MEDIA_ENDINGS
+
+
 def list_files(videos: str) -> list[str]:
     """Every file below a video root (path or fsspec URL), relative to it."""
     fs, root = url_to_fs(videos)
@@ -68,6 +87,18 @@ def list_files(videos: str) -> list[str]:
     if not fs.isdir(root or "/"):
         raise FileNotFoundError(f"there is no video root at {videos}")
     return sorted(path[len(root) :].lstrip("/") for path in fs.find(root))
+
+
+def _check_shares(val: float, test: float) -> None:
+    for name, share in (("val", val), ("test", test)):
+        if not 0 <= share < 1:
+            raise ValueError(f"the share for {name} must be at least 0 and below 1, got {share}")
+    if not val + test < 1:
+        raise ValueError(f"the shares for val and test must leave some for train: {val} + {test} is not below 1")
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _draw_splits(count: int, shares: tuple[float, float], seed: str) -> list[str]:

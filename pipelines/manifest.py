@@ -7,14 +7,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from pipelines.annotations import Annotation
+from pipelines.annotations import LABEL_SEPARATOR, Annotation
+from pipelines.folder import is_media
 from schemas.manifest import SPLITS, make_clip_id, manifest_schema
 from schemas.task import Task
 
@@ -26,24 +27,26 @@ class Preflight:
     annotated: int
     """Rows of the annotations."""
     found: int
-    """Rows whose file exists; these make the manifest."""
+    """Rows of the manifest: those whose file exists, repeated ones counted once."""
     missing: tuple[str, ...]
-    """Paths that do not exist, sorted."""
+    """Annotated paths that do not exist, sorted, each once."""
     duplicates: tuple[str, ...]
-    """Ids that occurred again and were left out."""
+    """Ids of rows that repeat an earlier one word for word and were left out."""
+    ignored: tuple[str, ...]
+    """Media files below the root that no row names, sorted."""
     histogram: dict[str, dict[str, dict[str, int]]]
     """Task -> split -> class -> clips."""
 
     def lines(self) -> list[str]:
         """The report, for people."""
         told = [
-            f"annotated {self.annotated}, found {self.found}, "
-            f"missing files {len(self.missing)}, duplicates {len(self.duplicates)}"
+            f"annotated {self.annotated}, found {self.found}, missing files {len(self.missing)}, "
+            f"duplicates {len(self.duplicates)}, ignored media files {len(self.ignored)}"
         ]
-        told += [f"missing: {path}" for path in self.missing[:20]]
-        if len(self.missing) > 20:
-            told.append(f"missing: ... and {len(self.missing) - 20} more")
-        told += [f"duplicate: {clip_id}" for clip_id in self.duplicates[:20]]
+        for what, names in (("missing", self.missing), ("duplicate", self.duplicates), ("ignored", self.ignored)):
+            told += [f"{what}: {name}" for name in names[:20]]
+            if len(names) > 20:
+                told.append(f"{what}: ... and {len(names) - 20} more")
         for task, splits in self.histogram.items():
             for split, classes in splits.items():
                 shown = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:20])
@@ -53,22 +56,28 @@ class Preflight:
 
 
 def build(annotations: Sequence[Annotation], *, files: Iterable[str]) -> tuple[pa.Table, Preflight]:
-    """The manifest of the annotated clips whose files exist, and the report on all of them."""
+    """The manifest of the annotated clips whose files exist, and the report on all of them.
+
+    Rows may repeat each other word for word; two that share an id and nothing else are an error.
+    """
     present = set(files)
     tasks = _tasks(annotations)
     index = {task.name: {name: i for i, name in enumerate(task.classes)} for task in tasks}
     rows: list[dict[str, Any]] = []
-    missing, duplicates, seen = set(), [], set()
+    missing: set[str] = set()
+    duplicates: list[str] = []
+    seen: dict[str, Annotation] = {}
     histogram: dict[str, dict[str, Counter[str]]] = {t.name: {s: Counter() for s in SPLITS} for t in tasks}
     for note in annotations:
+        clip_id = note.clip_id or make_clip_id(note.uri, note.start_s, note.end_s)
+        first = seen.setdefault(clip_id, note)
+        if first is not note:
+            _require_same(clip_id, first, note)
+            duplicates.append(clip_id)
+            continue
         if note.uri not in present:
             missing.add(note.uri)
             continue
-        clip_id = note.clip_id or make_clip_id(note.uri, note.start_s, note.end_s)
-        if clip_id in seen:
-            duplicates.append(clip_id)
-            continue
-        seen.add(clip_id)
         row: dict[str, Any] = {
             "clip_id": clip_id,
             "uri": note.uri,
@@ -90,6 +99,7 @@ def build(annotations: Sequence[Annotation], *, files: Iterable[str]) -> tuple[p
         found=len(rows),
         missing=tuple(sorted(missing)),
         duplicates=tuple(duplicates),
+        ignored=tuple(sorted(path for path in present - {note.uri for note in annotations} if is_media(path))),
         histogram={
             task: {split: dict(sorted(counts.items())) for split, counts in splits.items() if counts}
             for task, splits in histogram.items()
@@ -101,6 +111,11 @@ def build(annotations: Sequence[Annotation], *, files: Iterable[str]) -> tuple[p
 def write_manifest(table: pa.Table, out: str) -> None:
     """Write a manifest as Parquet, whole or not at all."""
     fs, path = url_to_fs(out)
+    if fs.isdir(path):
+        # Moving the file there would put it inside, under a temporary name.
+        raise IsADirectoryError(
+            f"{out} is a directory; name the file to write, such as {out.rstrip('/')}/clips.parquet"
+        )
     parent = os.path.dirname(path)
     if parent:
         fs.makedirs(parent, exist_ok=True)
@@ -109,6 +124,17 @@ def write_manifest(table: pa.Table, out: str) -> None:
     temporary = f"{path}.tmp-{os.getpid()}"
     fs.pipe_file(temporary, sink.getvalue().to_pybytes())
     fs.mv(temporary, path)
+
+
+def _require_same(clip_id: str, first: Annotation, again: Annotation) -> None:
+    """Two rows with one id must be one row written twice: anything else loses a clip or a label without a word."""
+    for field in fields(Annotation):
+        one, other = getattr(first, field.name), getattr(again, field.name)
+        if one != other:
+            raise ValueError(
+                f"two rows share the clip id {clip_id!r} but differ in {field.name}: {one!r} and {other!r}; "
+                f"ids are unique, and several labels of one clip go into one cell, separated by {LABEL_SEPARATOR!r}"
+            )
 
 
 def _tasks(annotations: Sequence[Annotation]) -> tuple[Task, ...]:

@@ -11,6 +11,7 @@
 """
 
 import re
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -35,16 +36,26 @@ def manifest_schema(tasks: tuple[Task, ...]) -> pa.Schema:
 
 
 def make_clip_id(uri: str, start_s: float | None, end_s: float | None) -> str:
-    """A readable id, unique for a (uri, span) pair, in milliseconds.
+    """A readable id without white space, different for every (uri, span) pair; the span in milliseconds.
+
+    White space is percent-encoded, and so are the two characters that would otherwise be ambiguous, ``%`` and ``@``.
+    A time that is no whole number of milliseconds is written out in seconds.
 
     >>> make_clip_id("a/b c.mp4", None, None)
-    'a/b_c.mp4'
+    'a/b%20c.mp4'
     >>> make_clip_id("-x.mp4", 1.5, 3.0)
     '-x.mp4@1500-3000'
+    >>> make_clip_id("x.mp4", None, 0.0125)
+    'x.mp4@-0.0125s'
     """
-    name = re.sub(r"\s", "_", uri)
+    name = re.sub(r"[\s%@]", lambda found: quote(found[0], safe=""), uri)
     if start_s is None and end_s is None:
         return name
-    start = "" if start_s is None else f"{round(start_s * 1000)}"
-    end = "" if end_s is None else f"{round(end_s * 1000)}"
-    return f"{name}@{start}-{end}"
+    return f"{name}@{_spell(start_s)}-{_spell(end_s)}"
+
+
+def _spell(time_s: float | None) -> str:
+    if time_s is None:
+        return ""
+    milliseconds = round(time_s * 1000)
+    return f"{milliseconds}" if milliseconds / 1000 == time_s else f"{time_s!r}s"
