@@ -87,17 +87,6 @@ def fused_head(input_dim: int, classes: int, config: ModelConfig) -> nn.Sequenti
     )
 
 
-def _start_at_zero(head: nn.Module) -> None:
-    """Zero the last layer: an untrained head then has the loss ln(classes) on any clip.
-
-    BatchNorm's running statistics are not yet those of the data, so other logits would have an arbitrary scale, and so
-    would the G of an estimate that starts from the untrained network.
-    """
-    last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-
-
 def make_model(modalities: tuple[Modality, ...], classes: int, config: ModelConfig, *, seed: int) -> BlendModel:
     """The joint network, its parameters decided by the seed alone (phi^0 of the paper).
 
@@ -114,6 +103,4 @@ def make_model(modalities: tuple[Modality, ...], classes: int, config: ModelConf
         encoders: dict[str, ResNet] = {name: make_encoder(name, config) for name in modalities}
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
         heads[FUSED] = fused_head(sum(e.output_dim for e in encoders.values()), classes, config)
-    for head in heads.values():
-        _start_at_zero(head)
     return BlendModel(encoders=encoders, heads=heads)

@@ -14,8 +14,9 @@ from gblend.config import BlendConfig, OptimConfig
 from gblend.estimate import ProbeLosses, estimate
 from gblend.loop import Position, train
 from gblend.measure import measure
+from gblend.model import make_model
 from gblend.runner import Runner, RunSpec
-from tests.gblend.tiny import MODALITIES, awake_model, tiny_config, tiny_data
+from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
 ABSENT = {"logmel": [0, 3, 4]}
@@ -26,7 +27,7 @@ TWO_EPOCHS = Position(start_epoch=0, epochs=2)
 
 
 def joint():
-    return awake_model()
+    return make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=0)
 
 
 def odd_data():
@@ -58,7 +59,7 @@ def measured(network) -> dict[str, np.ndarray]:
 def estimated() -> dict:
     """Probes whose two ends are checkpoints made from seeds, so that only the measuring differs."""
     data = odd_data()
-    ends = [awake_model(seed=seed) for seed in (0, 1)]
+    ends = [make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed) for seed in (0, 1)]
     on = [
         (measure(m, data.train, data.train_slice, spec=data.spec), measure(m, data.heldout, spec=data.spec))
         for m in ends

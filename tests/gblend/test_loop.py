@@ -9,16 +9,16 @@ from gblend.config import OptimConfig
 from gblend.data import training_batches
 from gblend.inputs import to_inputs
 from gblend.loop import Position, blended_loss, make_optimizer, train
-from gblend.model import BlendModel
+from gblend.model import BlendModel, make_model
 from gblend.schedule import learning_rate_at
-from tests.gblend.tiny import MODALITIES, awake_model, tiny_config, tiny_data
+from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
 EQUAL = dict.fromkeys(HEADS, 0.25)
 
 
 def model(config=None) -> BlendModel:
-    return awake_model(config)
+    return make_model(MODALITIES, len(CLASSES), (config or tiny_config()).model, seed=0)
 
 
 def copy_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:

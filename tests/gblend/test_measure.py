@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from gblend import measure as measure_module
 from gblend.inputs import to_inputs
 from gblend.measure import measure
-from gblend.model import BlendModel
+from gblend.model import BlendModel, make_model
 from schemas import FeatureSpec
-from tests.gblend.tiny import MODALITIES, MemoryClips, awake_model
+from tests.gblend.tiny import CLASSES, MODALITIES, MemoryClips, tiny_config
 
 HEADS = (*MODALITIES, "fused")
 SPEC = FeatureSpec()
@@ -20,7 +20,7 @@ SPEC = FeatureSpec()
 
 def model(seed: int = 0) -> BlendModel:
     """With running statistics of its own, as after training."""
-    network = awake_model(seed=seed)
+    network = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):

@@ -1,11 +1,9 @@
 """Clips in memory and networks of a few hundred parameters: the method's behaviour without files or cluster."""
 
 import numpy as np
-import torch
 
 from gblend.config import BlendConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.data import Draw, RunData, Sample
-from gblend.model import BlendModel, make_model
 from schemas import FeatureSpec
 
 MODALITIES = ("rgb", "flow", "logmel")
@@ -26,17 +24,6 @@ def tiny_config(**changes) -> TrainConfig:
         "blend": BlendConfig(first_epochs=2, next_epochs=1),
     }
     return TrainConfig(**{**settings, **changes})
-
-
-def awake_model(config: TrainConfig | None = None, *, seed: int = 0) -> BlendModel:
-    """The joint network with heads that already answer: untrained ones start at zero and pass no gradient on."""
-    model = make_model(MODALITIES, len(CLASSES), (config or tiny_config()).model, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    for head in model.heads.values():
-        last = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)][-1]
-        with torch.no_grad():
-            last.weight.copy_(torch.randn(last.weight.shape, generator=generator) / last.in_features**0.5)
-    return model
 
 
 class MemoryClips:
