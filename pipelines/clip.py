@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.decode import AudioClip, DecodedClip, VideoClip, decode_clip
+from pipelines.audio import AudioClip
+from pipelines.decode import DecodedClip, VideoClip, decode_clip
 from pipelines.encode import encode_frame, encode_gray
 from pipelines.flow import flow_images
 from pipelines.logmel import logmel
@@ -153,6 +154,7 @@ def _stage_of(error: Exception) -> Stage:
     """Which step an unexpected error came from, by the module that raised it."""
     stages: dict[str, Stage] = {
         "pipelines.decode": "video",
+        "pipelines.audio": "audio",
         "pipelines.flow": "flow",
         "pipelines.logmel": "logmel",
         "pipelines.encode": "encode",

@@ -11,18 +11,18 @@ video, the clip ends where the last frame does, and sound is cut or padded to th
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import av
 import av.container
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64, UInt8
 
+from pipelines.audio import AudioClip, AudioJoiner
 from pipelines.source import (
     BadSpanError,
     DecodeLimits,
@@ -44,9 +44,8 @@ SAFE_OPTIONS = {
 SEEK_MARGIN_S = 1.0
 """Sound of an instant may lie this far before its picture in the file."""
 
-JOIN_S = 0.1
-"""A jump in the sound's time stamps up to this is rounding; a larger one is a hole."""
-
+PAST_MARGIN_S = 10.0
+"""A stream without a usable frame at the span's end is given up this far after it: longer than a group of pictures."""
 
 NO_TIMESTAMPS = 0x80
 """FFmpeg's flag of containers without any time stamps, such as a bare MPEG-4 stream; their frames are counted."""
@@ -60,18 +59,6 @@ class VideoClip:
     """RGB. Frame i shows what was on screen i / fps after the start of the span."""
     pts_s: Float64[np.ndarray, " time"]
     """When the source frame behind each stored frame appeared, from the span's start; can be negative."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioClip:
-    """The sound of a span, mono."""
-
-    samples: Float32[np.ndarray, " sample"]
-    """In [-1, 1]; sample n belongs to n / rate after the start of the span. Zero where there is no sound."""
-    start_s: float
-    """Real samples lie in [start_s, end_s)."""
-    end_s: float
-    """See ``start_s``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +96,7 @@ def decode_clip(
     if np.isfinite(last) and last - first > limits.max_duration_s:
         raise TooLongError(f"the span lasts {last - first:.1f} s, the limit is {limits.max_duration_s:g} s")
     job = {"start_s": first, "end_s": float(last), "rgb": rgb, "rate_hz": sample_rate_hz, "limits": limits}
+    job["deadline_s"] = time.monotonic() + limits.max_decode_s  # One for both passes.
     if first > SEEK_MARGIN_S:
         decoded = _decode(path, seek=True, **job)
         if decoded is not None:
@@ -119,7 +107,15 @@ def decode_clip(
 
 
 def _decode(
-    path: str, *, seek: bool, start_s: float, end_s: float, rgb: RgbSpec, rate_hz: int, limits: DecodeLimits
+    path: str,
+    *,
+    seek: bool,
+    start_s: float,
+    end_s: float,
+    rgb: RgbSpec,
+    rate_hz: int,
+    limits: DecodeLimits,
+    deadline_s: float,
 ) -> DecodedClip | None:
     """One pass over the file. None when seeking overshot and the file must be read from its beginning."""
     try:
@@ -134,26 +130,37 @@ def _decode(
         video = _VideoPicker(video_stream, zero_s + start_s, end_s - start_s, rgb, limits) if video_stream else None
         # An unlimited clip still ends: sound past the longest clip allowed cannot be part of one.
         audio_end_s = min(end_s - start_s, limits.max_duration_s + 1.0)
-        audio = _AudioJoiner(zero_s + start_s, audio_end_s, rate_hz) if audio_stream else None
+        audio = AudioJoiner(zero_s + start_s, audio_end_s, rate_hz) if audio_stream else None
         streams: list[Any] = [s for s in (video_stream, audio_stream) if s is not None]
         for stream in streams:
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
         if seek:
             _seek(container, zero_s + start_s - SEEK_MARGIN_S)
-        deadline = time.monotonic() + limits.max_decode_s
-        for stream, frames in _decoded(container, streams):
-            sink = video if stream is video_stream else audio
-            if sink is None or sink.done:
-                continue
-            if frames is None:
-                sink.damaged += 1
-                continue
-            for frame in frames:
-                sink.push(frame)
-            if time.monotonic() > deadline:
+        sinks: dict[int, _VideoPicker | AudioJoiner] = {}
+        if video_stream is not None and video is not None:
+            sinks[video_stream.index] = video
+        if audio_stream is not None and audio is not None:
+            sinks[audio_stream.index] = audio
+        # A stream that is done is no longer decoded, and the file is read only until all of them are.
+        open_sinks = dict(sinks)
+        for packet in _packets(container, streams):
+            if time.monotonic() > deadline_s:
                 raise TooSlowError(f"decoding took more than {limits.max_decode_s:g} s")
-            if (video is None or video.done) and (audio is None or audio.done):
+            if packet is None:
+                sinks[streams[0].index].damaged += 1
+                break
+            sink = open_sinks.get(packet.stream.index)
+            if sink is None:
+                continue
+            # A stream whose frames are damaged or carry no time is never done by itself: its packets end it.
+            past = _time_s(packet) > zero_s + start_s + sink.span_s + PAST_MARGIN_S
+            _push(packet, sink)
+            if past and not sink.done:
+                _push(_flush(packet.stream), sink)
+            if past or sink.done:
+                del open_sinks[packet.stream.index]
+            if not open_sinks:
                 break
         if seek and video is not None and video.overshot:
             return None
@@ -168,8 +175,8 @@ def _seek(container: av.container.InputContainer, target_s: float) -> None:
         return
 
 
-def _decoded(container: av.container.InputContainer, streams: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """(stream, frames) packet by packet; frames are None for a packet that cannot be decoded."""
+def _packets(container: av.container.InputContainer, streams: list[Any]) -> Iterator[Any]:
+    """Packet by packet; None, and the end, where reading breaks off in a truncated or torn file."""
     if not streams:
         return
     packets = container.demux(streams)
@@ -179,19 +186,38 @@ def _decoded(container: av.container.InputContainer, streams: list[Any]) -> Iter
         except StopIteration:
             return
         except FFmpegError:
-            # Reading broke off (a truncated or torn file): what came before is what there is.
-            yield streams[0], None
+            yield None
             return
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            frames = None
-        yield packet.stream, frames
+        yield packet
+
+
+def _time_s(packet: Any) -> float:
+    """When a packet is decoded, which is never after it is shown; before everything when it does not say."""
+    stamp = packet.pts if packet.dts is None else packet.dts
+    return -np.inf if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
+
+
+def _flush(stream: Any) -> Any:
+    """The packet that makes a decoder give what it still holds."""
+    packet = av.Packet()
+    packet.stream, packet.time_base = stream, stream.time_base
+    return packet
+
+
+def _push(packet: Any, sink: "_VideoPicker | AudioJoiner") -> None:
+    """Decode a packet into its sink; one that cannot be decoded is counted."""
+    try:
+        frames = packet.decode()
+    except FFmpegError:
+        sink.damaged += 1
+        return
+    for frame in frames:
+        sink.push(frame)
 
 
 def _assemble(
     video: "_VideoPicker | None",
-    audio: "_AudioJoiner | None",
+    audio: "AudioJoiner | None",
     *,
     start_s: float,
     end_s: float,
@@ -241,7 +267,8 @@ class _VideoPicker:
         self.ended_before_span = False
         self.duration_s = 0.0
         self._stream = stream
-        self._origin_s, self._span_s, self._rgb, self._limits = origin_s, span_s, rgb, limits
+        self.span_s = span_s
+        self._origin_s, self._rgb, self._limits = origin_s, rgb, limits
         self._reformatter = VideoReformatter()
         self._frames: list[np.ndarray] = []
         self._pts_s: list[float] = []
@@ -263,17 +290,17 @@ class _VideoPicker:
             shown_s = time_s - self._origin_s
         if self._held is None:
             self.overshot = shown_s > 0
-            if shown_s >= self._span_s:
+            if shown_s >= self.span_s:
                 self.done = True
                 return
         elif shown_s <= self._held_s:
             return  # Time stamps that run backwards: the frame's instant has passed.
         else:
             self._gap_s = shown_s - self._held_s
-            self._store(stored_before(min(shown_s, self._span_s), self._rgb.fps))
-        if shown_s >= self._span_s:
+            self._store(stored_before(min(shown_s, self.span_s), self._rgb.fps))
+        if shown_s >= self.span_s:
             self.done = True
-            self.duration_s = self._span_s
+            self.duration_s = self.span_s
             return
         if shown_s > self._limits.max_duration_s:
             raise TooLongError(f"the clip lasts longer than {self._limits.max_duration_s:g} s; give it spans")
@@ -285,7 +312,7 @@ class _VideoPicker:
             return None
         if not self.done:
             lasts_s = float(self._held.duration * self._held.time_base) if self._held.duration else self._gap_s
-            self.duration_s = min(self._held_s + lasts_s, self._span_s)
+            self.duration_s = min(self._held_s + lasts_s, self.span_s)
         if self.duration_s <= 0:
             self.ended_before_span = True
             return None
@@ -331,89 +358,3 @@ class _VideoPicker:
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
             raise TooLargeError(f"frames of {width} x {height} exceed {self._limits.max_pixels} pixels")
-
-
-@dataclass(slots=True)
-class _Segment:
-    """Sound without a hole: where it begins, and its pieces."""
-
-    start_s: float
-    pieces: list[np.ndarray] = field(default_factory=list)
-    samples: int = 0
-
-
-class _AudioJoiner:
-    """Mixes to mono, resamples and puts every piece where its time stamp says."""
-
-    def __init__(self, origin_s: float, span_s: float, rate_hz: int) -> None:
-        self.damaged = 0
-        self.done = False
-        self._origin_s, self._span_s, self._rate_hz = origin_s, span_s, rate_hz
-        self._resampler: AudioResampler | None = None
-        self._form: tuple[str, str, int] | None = None
-        self._segments: list[_Segment] = []
-        self._next_s = 0.0
-
-    @property
-    def end_s(self) -> float:
-        """Where the last real sample ends."""
-        return max((s.start_s + s.samples / self._rate_hz for s in self._segments), default=0.0)
-
-    def push(self, frame: Any) -> None:
-        """Take the next piece of sound."""
-        time_s = self._next_s if frame.time is None else frame.time - self._origin_s
-        lasts_s = frame.samples / frame.sample_rate
-        if time_s >= self._span_s:
-            self.done = True
-            return
-        if time_s + lasts_s <= 0:
-            return
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._resampler is None or form != self._form or abs(time_s - self._next_s) > JOIN_S:
-            self._flush()
-            self._form = form
-            # Without the option FFmpeg mixes loud stereo to 1.4 of full scale, and clipping would distort it.
-            self._resampler = AudioResampler(
-                format="flt", layout="mono", rate=self._rate_hz, options={"rematrix_maxval": "1.0"}
-            )
-            self._segments.append(_Segment(start_s=time_s))
-            self._next_s = time_s
-        self._next_s += lasts_s
-        self._collect(frame)
-
-    def finish(self) -> None:
-        """Take what the resampler still holds."""
-        self._flush()
-
-    def cut(self, duration_s: float, rate_hz: int) -> AudioClip | None:
-        """The sound of [0, duration_s); None when not one sample lies in it."""
-        wanted = round(duration_s * rate_hz)
-        samples = np.zeros(wanted, np.float32)
-        first, last = wanted, 0
-        for segment in self._segments:
-            if not segment.pieces:
-                continue
-            at = round(segment.start_s * rate_hz)
-            sound = np.concatenate(segment.pieces)
-            lo, hi = max(at, 0), min(at + len(sound), wanted)
-            if lo < hi:
-                samples[lo:hi] = sound[lo - at : hi - at]
-                first, last = min(first, lo), max(last, hi)
-        if first >= last:
-            return None
-        # A damaged AAC packet can decode to NaN or to thousands; honest decoders overshoot 1 by a little.
-        np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        np.clip(samples, -1.0, 1.0, out=samples)
-        return AudioClip(samples=samples, start_s=first / rate_hz, end_s=last / rate_hz)
-
-    def _flush(self) -> None:
-        if self._resampler is not None:
-            self._collect(None)
-            self._resampler = None
-
-    def _collect(self, frame: Any) -> None:
-        assert self._resampler is not None
-        for piece in self._resampler.resample(frame):
-            values = piece.to_ndarray().reshape(-1)
-            self._segments[-1].pieces.append(values)
-            self._segments[-1].samples += len(values)

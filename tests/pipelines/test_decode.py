@@ -1,9 +1,13 @@
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
+from pipelines import decode as decode_module
 from pipelines.decode import decode_clip
 from pipelines.source import (
     BadSpanError,
@@ -11,6 +15,7 @@ from pipelines.source import (
     DecodeLimits,
     TooLargeError,
     TooLongError,
+    TooSlowError,
     UnreadableError,
     resolve,
 )
@@ -131,6 +136,78 @@ def test_a_torn_file_gives_what_can_be_read(tmp_path):
     torn = tmp_path / "torn.mkv"
     torn.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
     assert 0 < decode(torn).duration_s < 2.0
+
+
+def packets_decoded(monkeypatch):
+    """Counts the packets that are handed to a decoder, by stream."""
+    count = Counter()
+    honest = decode_module._push
+
+    def counted(packet, sink):
+        count[packet.stream.index] += 1
+        honest(packet, sink)
+
+    monkeypatch.setattr(decode_module, "_push", counted)
+    return count
+
+
+def test_a_stream_that_is_done_is_not_decoded_further(tmp_path, monkeypatch):
+    # The sound ends at once, so it never says that the span is over.
+    path = write_media(tmp_path / "v.mkv", pts_s=steady(40.0), sound=tone(440, seconds=0.2))
+    count = packets_decoded(monkeypatch)
+    clip = decode(path, start_s=0.0, end_s=1.0)
+    assert len(clip.video.frames) == 10
+    assert clip.audio.end_s == pytest.approx(0.2, abs=0.01)
+    assert count[0] <= 30
+
+
+def test_damaged_packets_past_the_span_end_the_reading(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "v.mkv", pts_s=steady(40.0))
+    read = Counter()
+    honest = decode_module._packets
+
+    def damaged(container, streams):
+        for packet in honest(container, streams):
+            read["packets"] += 1
+            if read["packets"] >= 5:
+                packet = SimpleNamespace(
+                    decode=decode_that_fails,
+                    stream=packet.stream,
+                    dts=packet.dts,
+                    pts=packet.pts,
+                    time_base=packet.time_base,
+                )
+            yield packet
+
+    monkeypatch.setattr(decode_module, "_packets", damaged)
+    clip = decode(path, start_s=0.0, end_s=1.0)
+    assert clip.notes[0].endswith("damaged video packets skipped")
+    assert read["packets"] < 25 * 12
+
+
+def test_an_endless_stream_of_damaged_packets_runs_out_of_time(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "v.mkv", pts_s=steady(0.4))
+    honest = decode_module._packets
+
+    def endless(container, streams):
+        (first, *_) = honest(container, streams)
+        broken = SimpleNamespace(
+            decode=decode_that_fails,
+            stream=first.stream,
+            dts=None,
+            pts=None,
+            time_base=first.time_base,
+        )
+        for _ in range(100_000_000):
+            yield broken
+
+    monkeypatch.setattr(decode_module, "_packets", endless)
+    with pytest.raises(TooSlowError):
+        decode(path, limits=DecodeLimits(max_decode_s=0.2))
+
+
+def decode_that_fails():
+    raise av.error.InvalidDataError(1, "damaged")
 
 
 def expected_files(kind: str) -> list[str]:
