@@ -89,6 +89,8 @@ def compute(clip_id: str, decoded: DecodedClip, features: FeatureSpec) -> ClipRe
     if len(missing) == len(wanted):
         return _nothing(decoded, missing)
     notes = [*decoded.notes, *(f"no {name}" for name in missing)]
+    if decoded.no_video == "bad-span":
+        notes.append("the span starts after the end of the picture")
     return ClipRecord(
         presence={
             "duration_s": decoded.duration_s,
@@ -146,8 +148,11 @@ def _nothing(decoded: DecodedClip, missing: list[Modality]) -> ClipFailure:
         reason, kind, stage = decoded.no_video or "no-frames", "video", "video"
     else:
         reason, kind, stage = decoded.no_audio or "no-samples", "audio", "audio"
-    what = f"no {kind} stream" if reason.endswith("stream") else f"nothing in the {kind} stream"
-    return ClipFailure(stage=stage, reason=reason, message=f"{what}; requested: {asked}")
+    if reason == "bad-span":
+        stage, what = "plan", "the span starts after the end of the picture"
+    else:
+        what = f"no {kind} stream" if reason.endswith("stream") else f"nothing in the {kind} stream"
+    return ClipFailure(stage=stage, reason=reason, message="; ".join([what, *decoded.notes, f"requested: {asked}"]))
 
 
 def _stage_of(error: Exception) -> Stage:

@@ -26,7 +26,6 @@ from pipelines.audio import AudioClip, AudioJoiner
 from pipelines.source import (
     BadSpanError,
     DecodeLimits,
-    NoFramesError,
     TooLargeError,
     TooLongError,
     TooSlowError,
@@ -68,11 +67,11 @@ class DecodedClip:
     duration_s: float
     """Length of the span as found in the file."""
     video: VideoClip | None
-    """None: no video stream, or it has no frame in the span."""
+    """None: no video stream, or it has no frame in the span; ``no_video`` says which."""
     audio: AudioClip | None
     """None: no audio stream, or it has no sample in the span."""
     no_video: str | None = None
-    """Why ``video`` is None: no-video-stream or no-frames."""
+    """Why ``video`` is None: no-video-stream, no-frames or bad-span (the picture ends before the span)."""
     no_audio: str | None = None
     """Why ``audio`` is None: no-audio-stream or no-samples."""
     notes: tuple[str, ...] = ()
@@ -227,10 +226,6 @@ def _assemble(
     clip, notes = None, []
     if video is not None:
         clip = video.finish()
-        if clip is None and video.damaged:
-            raise NoFramesError(f"no frame can be decoded ({video.damaged} damaged packets)")
-        if clip is None and video.ended_before_span:
-            raise BadSpanError(f"the span starts at {start_s} s, after the end of the picture")
         if video.damaged:
             notes.append(f"{video.damaged} damaged video packets skipped")
     if audio is not None:
@@ -251,7 +246,7 @@ def _assemble(
         duration_s=float(duration_s) if clip is not None or sound is not None else 0.0,
         video=clip,
         audio=sound,
-        no_video="no-video-stream" if video is None else "no-frames" if clip is None else None,
+        no_video="no-video-stream" if video is None else video.nothing if clip is None else None,
         no_audio="no-audio-stream" if audio is None else "no-samples" if sound is None else None,
         notes=tuple(notes),
     )
@@ -264,7 +259,7 @@ class _VideoPicker:
         self.damaged = 0
         self.done = False
         self.overshot = False
-        self.ended_before_span = False
+        self.nothing = "no-frames"  # Why `finish` gives None, when it does.
         self.duration_s = 0.0
         self._stream = stream
         self.span_s = span_s
@@ -314,7 +309,7 @@ class _VideoPicker:
             lasts_s = float(self._held.duration * self._held.time_base) if self._held.duration else self._gap_s
             self.duration_s = min(self._held_s + lasts_s, self.span_s)
         if self.duration_s <= 0:
-            self.ended_before_span = True
+            self.nothing = "bad-span"
             return None
         if self.duration_s > self._limits.max_duration_s:
             raise TooLongError(
@@ -329,17 +324,17 @@ class _VideoPicker:
         missing = due - len(self._frames)
         if missing <= 0:
             return
+        self._check_stored(due)
         picture = self._scaled(self._held)
         self._frames.extend([picture] * missing)
         self._pts_s.extend([self._held_s] * missing)
 
-    def _scaled(self, frame: Any) -> np.ndarray:
-        turns = round(frame.rotation / 90) % 4
+    def _stored_size(self) -> tuple[int, int]:
+        """(height, width) of every stored frame. The first decides: a stream that changes its size stays one array."""
         if self._size is None:
-            # The first frame decides, so that a stream that changes its size stays one array.
             aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
-            height, width = frame.height, frame.width
-            if turns % 2:
+            height, width = self._held.height, self._held.width
+            if round(self._held.rotation / 90) % 2:
                 height, width, aspect = width, height, 1 / aspect
             self._size = scaled_size(
                 height=height,
@@ -348,7 +343,21 @@ class _VideoPicker:
                 short_side_px=self._rgb.short_side_px,
                 fixed_size_px=self._rgb.fixed_size_px,
             )
-        height, width = self._size if turns % 2 == 0 else self._size[::-1]
+        return self._size
+
+    def _check_stored(self, frames: int) -> None:
+        height, width = self._stored_size()
+        limits = self._limits
+        if max(height, width) > limits.max_stored_side_px:
+            raise TooLargeError(f"stored frames of {width} x {height} exceed {limits.max_stored_side_px} pixels a side")
+        if frames * height * width > limits.max_stored_pixels:
+            raise TooLargeError(
+                f"{frames} or more stored frames of {width} x {height} exceed {limits.max_stored_pixels} pixels"
+            )
+
+    def _scaled(self, frame: Any) -> np.ndarray:
+        turns = round(frame.rotation / 90) % 4
+        height, width = self._stored_size() if turns % 2 == 0 else self._stored_size()[::-1]
         scaled = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA, threads=1
         )

@@ -6,8 +6,7 @@ anywhere. Every error carries the ``stage`` and ``reason`` that the ledger shows
 Errors:
     DecodeError
     ├── OutsideRootError, MissingFileError, NotAFileError, UnreadableError    before or while opening
-    ├── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
-    └── NoFramesError                                                         a video stream that gives not one frame
+    └── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
 """
 
 import os
@@ -49,14 +48,14 @@ class UnreadableError(DecodeError):
 
 
 class BadSpanError(DecodeError):
-    """The span is empty or lies outside the file."""
+    """The span is empty."""
 
     stage: Stage = "plan"
     reason = "bad-span"
 
 
 class TooLargeError(DecodeError):
-    """The declared picture has more pixels than allowed."""
+    """The picture, as declared or as it would be stored, has more pixels than allowed."""
 
     reason = "too-large"
 
@@ -75,19 +74,16 @@ class TooSlowError(DecodeError):
     reason = "too-slow"
 
 
-class NoFramesError(DecodeError):
-    """There is a video stream, and none of it can be decoded."""
-
-    stage: Stage = "video"
-    reason = "no-frames"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeLimits:
     """What one clip may cost."""
 
     max_pixels: int = 40_000_000
     """Of one source frame; 8K UHD has 33 million."""
+    max_stored_side_px: int = 32_000
+    """Of a stored frame. A JPEG ends at 65,500, and a flow image is twice as high as its frame."""
+    max_stored_pixels: int = 500_000_000
+    """Of all stored frames of one clip, three bytes each; 600 s of 128 x 228 at 15 frames/s have 263 million."""
     max_duration_s: float = 600.0
     """Of one clip; a longer source is cut into clips by the manifest's spans."""
     max_decode_s: float = 300.0

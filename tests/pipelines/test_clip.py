@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pipelines import clip as clip_module
+from pipelines import decode as decode_module
 from pipelines.clip import ClipFailure, ClipRecord, make_clip
 from schemas.features import FeatureSpec, RgbSpec
 from tests.media import gray_level, ordinary_clip, steady, tone, write_media
@@ -67,6 +68,38 @@ def test_a_clip_fails_when_nothing_requested_can_be_had(tmp_path, media, modalit
     failure = made(tmp_path, "x.mkv", *modalities)
     assert isinstance(failure, ClipFailure)
     assert (failure.reason, failure.stage) == (reason, stage)
+
+
+def test_sound_after_the_end_of_the_picture_is_a_clip(tmp_path):
+    write_media(tmp_path / "x.mkv", pts_s=steady(2.0), sound=tone(440, seconds=8.0))
+    for modalities in ((), ("logmel",)):
+        record = made(tmp_path, "x.mkv", *modalities, start_s=5.0, end_s=6.0)
+        assert isinstance(record, ClipRecord)
+        assert not record.presence["has_rgb"]
+        assert record.features["logmel"]["n_frames"] == 100
+        assert "after the end of the picture" in record.note
+    failure = made(tmp_path, "x.mkv", "rgb", "flow", start_s=5.0, end_s=6.0)
+    assert (failure.reason, failure.stage) == ("bad-span", "plan")
+
+
+def test_a_picture_that_cannot_be_decoded_leaves_the_sound(tmp_path, monkeypatch):
+    write_media(tmp_path / "x.mkv", pts_s=steady(0.4), sound=tone(440, seconds=0.4))
+    honest = decode_module._push
+
+    def damaged(packet, sink):
+        if packet.stream.type == "video":
+            sink.damaged += 1
+        else:
+            honest(packet, sink)
+
+    monkeypatch.setattr(decode_module, "_push", damaged)
+    record = made(tmp_path, "x.mkv")
+    assert isinstance(record, ClipRecord)
+    assert record.presence["has_audio"]
+    assert "damaged video packets skipped" in record.note
+    failure = made(tmp_path, "x.mkv", "rgb")
+    assert failure.reason == "no-frames"
+    assert "damaged" in failure.message
 
 
 def test_silence_and_stillness_are_flagged(tmp_path):
