@@ -113,9 +113,7 @@ def write_manifest(table: pa.Table, out: str) -> None:
     fs, path = url_to_fs(out)
     if fs.isdir(path):
         # Moving the file there would put it inside, under a temporary name.
-        raise IsADirectoryError(
-            f"{out} is a directory; name the file to write, such as {out.rstrip('/')}/clips.parquet"
-        )
+        raise IsADirectoryError(f"{out} is a directory; name a file, such as {os.path.join(out, 'clips.parquet')}")
     parent = os.path.dirname(path)
     if parent:
         fs.makedirs(parent, exist_ok=True)
