@@ -22,6 +22,22 @@ SPEC_KEY = b"gblend.feature"
 """Schema metadata key of a modality's file: its spec and those it depends on, as JSON."""
 
 
+def _require_number(name: str, value: Any, *, most: float) -> None:
+    # Written so that NaN fails too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise ValueError(f"{name} must be above 0 and at most {most:g}, got {value!r}")
+
+
+def _require_whole(name: str, value: Any, *, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number in {least}..{most}, got {value!r}")
+
+
+def _require_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RgbSpec:
     """Frames at a fixed rate, picked by presentation time."""
@@ -38,15 +54,15 @@ class RgbSpec:
     """1 to 100, for the codec ``jpeg``."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.fps <= 240:
-            raise ValueError(f"rgb.fps must be in (0, 240], got {self.fps}")
-        sides = self.fixed_size_px if self.fixed_size_px is not None else (self.short_side_px,)
-        if min(sides) < 16:
-            raise ValueError(f"rgb frames must be at least 16 px a side, got {min(sides)}")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"rgb.jpeg_quality must be in 1..100, got {self.jpeg_quality}")
-        if self.codec not in ("jpeg", "raw"):
-            raise ValueError(f"rgb.codec must be jpeg or raw, got {self.codec!r}")
+        _require_number("rgb.fps", self.fps, most=240.0)
+        _require_whole("rgb.short_side_px", self.short_side_px, least=16, most=8192)
+        if self.fixed_size_px is not None:
+            if len(self.fixed_size_px) != 2:
+                raise ValueError(f"rgb.fixed_size_px must be height and width, got {self.fixed_size_px}")
+            for side_px in self.fixed_size_px:
+                _require_whole("rgb.fixed_size_px", side_px, least=16, most=8192)
+        _require_one_of("rgb.codec", self.codec, ("jpeg", "raw"))
+        _require_whole("rgb.jpeg_quality", self.jpeg_quality, least=1, most=100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,20 +83,21 @@ class FlowSpec:
     """1 to 100, for the codec ``jpeg``."""
 
     def __post_init__(self) -> None:
-        if self.algorithm != "dis":
-            raise ValueError(f"flow.algorithm must be dis, got {self.algorithm!r}")
-        if self.stride < 1:
-            raise ValueError(f"flow.stride must be at least 1, got {self.stride}")
-        if not self.bound_px > 0:
-            raise ValueError(f"flow.bound_px must be positive, got {self.bound_px}")
+        _require_one_of("flow.algorithm", self.algorithm, ("dis",))
+        _require_one_of("flow.preset", self.preset, ("ultrafast", "fast", "medium"))
+        _require_whole("flow.stride", self.stride, least=1, most=1000)
+        _require_number("flow.bound_px", self.bound_px, most=8192.0)
+        _require_one_of("flow.codec", self.codec, ("jpeg", "raw"))
+        _require_whole("flow.jpeg_quality", self.jpeg_quality, least=1, most=100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogmelSpec:
     """The paper's log-mel spectrogram (recipe ``gblend-40``), natural logarithm, float16."""
 
-    recipe: Literal["gblend-40"] = "gblend-40"
-    """Name of the numbers below, as the released code of the paper's authors sets them."""
+    recipe: Literal["gblend-40", "custom"] = "gblend-40"
+    """Name of the numbers below. ``gblend-40``: as the released code of the paper's authors sets them, which are the
+    defaults; ``custom``: any others."""
     sample_rate_hz: int = 16_000
     """Audio is mixed to mono and resampled to this rate."""
     window_s: float = 0.016
@@ -91,6 +108,28 @@ class LogmelSpec:
     """Number of mel bands."""
     max_hz: float = 8_000.0
     """The bands cover 0 to ``max_hz``."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("logmel.recipe", self.recipe, ("gblend-40", "custom"))
+        _require_whole("logmel.sample_rate_hz", self.sample_rate_hz, least=1000, most=384_000)
+        _require_number("logmel.window_s", self.window_s, most=1.0)
+        _require_number("logmel.hop_s", self.hop_s, most=1.0)
+        for name, samples, least in (("window_s", self.window_samples, 2), ("hop_s", self.hop_samples, 1)):
+            if samples < least:
+                raise ValueError(
+                    f"logmel.{name} must be at least {least} samples at {self.sample_rate_hz} Hz, "
+                    f"got {getattr(self, name)}"
+                )
+        _require_whole("logmel.mels", self.mels, least=1, most=1000)
+        _require_number("logmel.max_hz", self.max_hz, most=self.sample_rate_hz / 2)
+        if self.recipe == "gblend-40":
+            for part in fields(self):
+                value = getattr(self, part.name)
+                if value != part.default:
+                    raise ValueError(
+                        f"logmel.{part.name} must be {part.default} in the recipe gblend-40, got {value}; "
+                        "set logmel.recipe to custom for other numbers"
+                    )
 
     @property
     def window_samples(self) -> int:

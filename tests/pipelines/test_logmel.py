@@ -62,4 +62,4 @@ def test_silence_is_zero_and_full_scale_is_finite():
 
 def test_too_many_bands_for_the_window_is_an_error():
     with pytest.warns(UserWarning, match="all zero"), pytest.raises(ValueError, match="hold no frequency bin"):
-        logmel(np.zeros(1600, np.float32), duration_s=0.1, spec=LogmelSpec(mels=128))
+        logmel(np.zeros(1600, np.float32), duration_s=0.1, spec=LogmelSpec(recipe="custom", mels=128))
