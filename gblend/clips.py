@@ -1,7 +1,7 @@
 """Reading finished shards: an index of one split, and the stored bytes of any clip.
 
-Local shards are memory-mapped, so a shuffled reader touches only the record batches it asks for; others are fetched
-whole, once per process. Only `pyarrow` reads the files: no object is ever unpickled.
+Local shards are memory-mapped, so a shuffled reader touches only the record batches it asks for; others are read by
+ranges. Only `pyarrow` reads the files: no object is ever unpickled.
 """
 
 import json
@@ -37,6 +37,8 @@ class ClipIndex:
     """Directory of each clip's shard, relative to the data set."""
     rows: Int[np.ndarray, " clips"]
     """Row in its shard."""
+    uris: tuple[str, ...]
+    """Source file of each clip, relative to the video root."""
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -51,6 +53,7 @@ class ClipIndex:
             present={name: mask[positions] for name, mask in self.present.items()},
             shards=tuple(self.shards[i] for i in positions),
             rows=self.rows[positions],
+            uris=tuple(self.uris[i] for i in positions),
         )
 
 
@@ -110,7 +113,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
     Raises:
         ValueError: The split is empty, a file is missing or has the wrong schema, or a clip has no label.
     """
-    ids, groups, labels, shards = [], [], [], []
+    ids, groups, labels, shards, uris = [], [], [], [], []
     rows: list[int] = []
     present: dict[Modality, list[bool]] = {name: [] for name in modalities}
     for shard in info.require_split(split):
@@ -125,6 +128,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
             )
         ids += table.column("clip_id").to_pylist()
         groups += table.column("group").to_pylist()
+        uris += table.column("uri").to_pylist()
         outside = [label for label in found.to_pylist() if not 0 <= label < len(task.classes)]
         if outside:
             raise ValueError(
@@ -142,6 +146,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
         present={name: np.asarray(mask, dtype=bool) for name, mask in present.items()},
         shards=tuple(shards),
         rows=np.asarray(rows, dtype=np.int64),
+        uris=tuple(uris),
     )
 
 
@@ -192,14 +197,14 @@ class ClipReader:
 
 
 def _open(path: str) -> pa.RecordBatchFileReader:
-    """An Arrow IPC file: mapped when local, else read whole."""
+    """An Arrow IPC file: mapped when local, else read by ranges as its batches are asked for."""
     fs, place = fsspec.core.url_to_fs(path)
     try:
         if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
             # The mapping outlives the file descriptor: a large data set has more files than a process may hold open.
             with pa.memory_map(place) as file:
                 return pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
-        return pa.ipc.open_file(pa.BufferReader(fs.cat_file(place)))
+        return pa.ipc.open_file(pa.PythonFile(fs.open(place, "rb"), mode="r"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {REMEDY}") from None
     except pa.ArrowInvalid as error:

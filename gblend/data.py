@@ -21,6 +21,7 @@ from gblend.config import TrainConfig
 from gblend.holdout import hold_out
 from gblend.inputs import choose_window, cut_window
 from schemas import FeatureSpec, Modality
+from schemas.features import FORMAT_VERSION
 
 Draw = tuple[int, tuple[int, ...] | None]
 """Position of a clip, and the entropy of its random window; None for the central window."""
@@ -165,13 +166,18 @@ def measuring_loader(
     return _load(data, draws, processes)
 
 
-def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = ("val", "test")) -> RunData:
-    """Open a data set directory for a configuration.
+def load_run_data(data: str, config: TrainConfig) -> RunData:
+    """Open a data set directory for a configuration: train, and of val and test those that hold clips.
 
     Raises:
-        ValueError: Not a finished data set, an empty split, a modality it lacks, labels of another kind.
+        ValueError: Not a finished data set, no clip to train on or none to score on, a source video in train and in
+            another split, a modality it lacks, labels of another kind, stored frames smaller than the network's.
     """
     info = read_dataset_info(data)
+    splits = [split for split in ("val", "test") if any(s.split == split and s.clips > 0 for s in info.shards)]
+    if not splits:
+        raise ValueError(f"{data} has no clip in split 'val' or 'test': there is nothing to score on")
+    require_resolution(info.features, config)
     modalities = resolve_modalities(info, config.modalities)
     task = single_label_task(info)
     reader = ClipReader(data, info, modalities)
@@ -187,6 +193,8 @@ def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = (
 
     pool = open_split("train")
     others = {split: open_split(split) for split in splits}
+    for split, index in others.items():
+        require_disjoint(pool, index, split)
     held = hold_out(pool.labels.tolist(), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
     train, heldout = pool.take(~held), pool.take(held)
     return RunData(
@@ -204,11 +212,32 @@ def load_run_data(data: str, config: TrainConfig, *, splits: tuple[str, ...] = (
 
 
 def fingerprint(features: FeatureSpec, indexes: Sequence[ClipIndex]) -> str:
-    """SHA-256 of what was computed from which clips with which labels."""
-    digest = hashlib.sha256(json.dumps(features.to_json(), sort_keys=True).encode())
+    """SHA-256 of what was computed from which clips, with which labels and groups."""
+    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, features.to_json()], sort_keys=True).encode())
     for index in indexes:
-        digest.update(json.dumps([index.clip_ids, index.labels.tolist()]).encode())
+        digest.update(json.dumps([index.clip_ids, index.labels.tolist(), index.groups]).encode())
     return digest.hexdigest()
+
+
+def require_disjoint(train: ClipIndex, other: ClipIndex, split: str) -> None:
+    """Raise ``ValueError`` when clips of one source video are in train and in ``split``."""
+    shared = set(train.uris) & set(other.uris)
+    if shared:
+        raise ValueError(
+            f"{len(shared)} source videos are both in train and in {split}, for example {min(shared)!r}: scores there "
+            "would not be of unseen data; give every video one split in the manifest"
+        )
+
+
+def require_resolution(features: FeatureSpec, config: TrainConfig) -> None:
+    """Raise ``ValueError`` when frames would have to be enlarged to fit the network."""
+    stored_px = min(features.rgb.fixed_size_px or (features.rgb.short_side_px,))
+    wanted_px = config.input.scale_px or config.input.crop_px
+    if stored_px < wanted_px:
+        raise ValueError(
+            f"stored frames have a short side of {stored_px} px, the recipe wants {wanted_px}; preprocess with "
+            f"--rgb.short-side-px {wanted_px}, or lower --input.scale-px and --input.crop-px"
+        )
 
 
 def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:

@@ -2,7 +2,7 @@
 
 The 3D trunk is the authors' R3D: stem 3x7x7 with stride (1, 2, 2), no pooling after it, every stage after the first
 halves time, height and width, average pooling at the end. The 2D trunk takes 1 x time x mel: stem 3x3 with stride 2,
-every stage halves both axes, maximum pooling at the end, as in the authors' audio network.
+every stage halves both axes, maximum pooling at the end; the authors' audio network differs in its first stage.
 """
 
 from collections.abc import Mapping

@@ -90,6 +90,7 @@ def estimate(
         ogr=tuple(found.ogr.tolist()),
         generalization_se=tuple(generalization_se),
         overfitting_se=tuple(overfitting_se),
+        raw_weights=tuple(found.raw.tolist()),
         weights=tuple(found.weights.tolist()),
         reason=found.reason,
     )

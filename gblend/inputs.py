@@ -21,6 +21,9 @@ RGB_MEAN = (110.201, 100.64, 95.997)
 """Of 0..255, from the code released by the paper's authors."""
 RGB_STD = (58.149, 56.470, 55.332)
 
+LOGMEL_MEAN, LOGMEL_STD = 16.0, 8.0
+"""Of the recipe gblend-40: silence is 0, audible sound lies between 15 and 25; measured on the demo's clips."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
@@ -89,7 +92,7 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
     """Batches of window arrays, on their device, as float inputs (batch, channels, ...).
 
     rgb is standardised; flow becomes displacement in pixels of the *stored* frame (a resize by a
-    constant is left to the first normalisation layer); logmel stays as stored.
+    constant is left to the first normalisation layer); logmel is standardised, because an untrained BatchNorm is not.
     """
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():
@@ -101,7 +104,7 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
             bound = spec.flow.bound_px
             inputs[name] = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
         else:
-            inputs[name] = values.unsqueeze(1)
+            inputs[name] = ((values - LOGMEL_MEAN) / LOGMEL_STD).unsqueeze(1)
     return inputs
 
 

@@ -20,7 +20,7 @@ from gblend.model import BlendModel
 from gblend.records import FUSED, HeadScore
 from schemas import FeatureSpec
 
-MEASURE_BATCH = 64
+MEASURE_BATCH = 16
 """Clips per forward pass; in eval mode it decides memory, not results."""
 
 

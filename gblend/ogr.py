@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 Vector = Float[np.ndarray, " heads"]
 
-RELATIVE_TOLERANCE = 1e-9
-"""Differences below this share of the largest loss are rounding, not O or G."""
+RELATIVE_TOLERANCE = 1e-6
+"""Differences below this share of the largest loss are rounding of single-precision losses, not O or G."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +38,8 @@ class BlendWeights:
 
     weights: Vector
     """Non-negative, sum 1."""
+    raw: Vector
+    """The formula alone: no clamp, no floor, no limit; NaN or infinite where it is not defined."""
     generalization: Vector
     """G = L^V(start) - L^V(end): positive when the head improved. Not clamped."""
     overfitting: Vector
@@ -117,8 +119,13 @@ def blend_weights(
         score = np.divide(gain, variance, out=np.zeros_like(gain), where=gain > 0)
         weights = score / score.sum()
 
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = generalization / overfitting**2
+        raw = plain / plain.sum()
+
     return BlendWeights(
         weights=weights,
+        raw=raw,
         generalization=generalization,
         overfitting=overfitting,
         ogr=overfitting_to_generalization_ratio(overfitting, generalization),

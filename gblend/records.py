@@ -81,6 +81,8 @@ class EstimateRecord:
     """Standard error of G, paired over the clips of V."""
     overfitting_se: tuple[float, ...]
     """Standard error of O, paired over the clips of V and of T'."""
+    raw_weights: tuple[float, ...]
+    """What the formula alone gives, before any rule for what the paper leaves open."""
     weights: tuple[float, ...]
     """Sum 1."""
     reason: str
@@ -106,7 +108,7 @@ class RunResult:
     heldout_clips: int
     """Clips in V."""
     excluded_clips: dict[str, int]
-    """Clips the missing-modality policy left out, per reason."""
+    """Clips the missing-modality policy left out, per split."""
     branch_epochs: float
     """Training epochs of all networks, probes included: a probe of one branch counts as one network."""
     borrowed_epochs: float
@@ -115,6 +117,8 @@ class RunResult:
     """Clips passed forward and backward, per branch, by this run itself."""
     seconds: float
     """Wall time of this run itself, evaluation included."""
+    workers: int
+    """Training processes; BatchNorm sees the batch in so many parts."""
 
 
 def to_json(record: Any) -> Any:

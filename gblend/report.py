@@ -119,7 +119,7 @@ def render_report(
     template = environment.from_string(resources.files("gblend").joinpath("report.html.jinja").read_text("utf-8"))
     return template.render(
         title=title,
-        subtitle=_subtitle(runs, table),
+        subtitle=_subtitle(runs, table, dataset_summary),
         notes=notes,
         verdict=verdict(table),
         table=table,
@@ -166,7 +166,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return flat
 
 
-def _subtitle(runs: Sequence[Run], table: ComparisonTable) -> str:
+def _subtitle(runs: Sequence[Run], table: ComparisonTable, summary: DatasetSummary | None) -> str:
     methods, seeds = len(table.rows), sorted({run.result.seed for run in runs})
     epochs = sorted({run.result.epochs for run in runs})
     parts = [
@@ -176,6 +176,9 @@ def _subtitle(runs: Sequence[Run], table: ComparisonTable) -> str:
     ]
     if table.clips:
         parts.append(f"{table.clips} {table.split} clips")
+    if summary is not None and len(summary.tasks) == 1 and summary.tasks[0].kind == "single":
+        classes = len(summary.tasks[0].classes)
+        parts.append(f"{classes} classes, chance {decimal(1 / classes)}")
     return " · ".join(parts)
 
 

@@ -75,6 +75,8 @@ def check_method(method: str, modalities: tuple[str, ...], config: TrainConfig) 
     if method not in allowed:
         raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
     fixed = config.blend.fixed_weights
+    if fixed and method != "fixed":
+        raise ValueError(f"blend.fixed_weights is read by method fixed only, not by {method}; leave it out")
     if method == "fixed" and (len(fixed) != len(modalities) + 1 or min(fixed) < 0 or sum(fixed) == 0):
         raise ValueError(
             f"method fixed needs blend.fixed_weights: one non-negative number for each of {', '.join(modalities)} and "
@@ -196,6 +198,7 @@ class Runner:
             borrowed_epochs=float(borrowed * self.config.epochs),
             train_samples=work.branch_epochs * len(self.data.train),
             seconds=seconds,
+            workers=collective.world_size(),
         )
 
 

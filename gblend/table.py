@@ -91,7 +91,8 @@ class ComparisonTable:
     noise_95: float | None
     """Two means of ``min_seeds`` seeds that differ by less may do so by chance (95 %, pooled sd); None for one seed."""
     clips_95: float | None
-    """Half width of the 95 % interval that the split's number of clips alone puts on an accuracy near the mean."""
+    """The same for the choice of clips: 1.96 standard errors of the difference of two accuracies near the mean on so
+    many clips. That the methods share the clips is not used, which errs towards calling a difference noise."""
     clips: int
     """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores."""
     min_seeds: int
@@ -101,8 +102,10 @@ class ComparisonTable:
 
     @property
     def noise(self) -> float | None:
-        """Differences below this are called noise: the larger of what seeds and what the number of clips allow."""
-        return max((value for value in (self.noise_95, self.clips_95) if value is not None), default=None)
+        """Differences below this are noise, of seeds and clips together; None where one seed tells nothing."""
+        if self.noise_95 is None or self.clips_95 is None:
+            return None
+        return math.hypot(self.noise_95, self.clips_95)
 
     def row(self, method: str) -> MethodRow | None:
         """The method's row, or None."""
@@ -203,7 +206,7 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
         differences = {
             name: _difference(runs[method], other, runs[other], split)
             for name, other in against.items()
-            if other in runs and other != method and set(runs[other]) & set(runs[method])
+            if other in runs and other != method and _comparable(runs[method], runs[other], split)
         }
         rows.append(
             MethodRow(
@@ -235,6 +238,16 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
     )
 
 
+def _clips(run: RunResult, split: str) -> int:
+    score = run.scores.get(split, {}).get(primary_head(run.heads))
+    return 0 if score is None else score.count
+
+
+def _comparable(own: dict[int, RunResult], other: dict[int, RunResult], split: str) -> list[int]:
+    """Seeds both have, scored on the same clips: a head that only clips with sound can ask is on easier ground."""
+    return [seed for seed in sorted(set(own) & set(other)) if _clips(own[seed], split) == _clips(other[seed], split)]
+
+
 def _accuracy(run: RunResult, split: str) -> float:
     score = run.scores.get(split, {}).get(primary_head(run.heads))
     return math.nan if score is None else score.accuracy
@@ -255,7 +268,7 @@ def _best_single(runs: dict[str, dict[int, RunResult]]) -> str | None:
 
 
 def _difference(own: dict[int, RunResult], against: str, other: dict[int, RunResult], split: str) -> Difference:
-    seeds = tuple(sorted(set(own) & set(other)))
+    seeds = tuple(_comparable(own, other, split))
     paired = spread(_accuracy(own[seed], split) - _accuracy(other[seed], split) for seed in seeds)
     return Difference(against=against, seeds=seeds, values=paired.values, mean=paired.mean, sd=paired.sd)
 
@@ -271,11 +284,11 @@ def _noise_95(scores: Sequence[Spread]) -> float | None:
 
 
 def _clips_95(scores: Sequence[HeadScore]) -> float | None:
-    """Binomial: 1.96 * sqrt(p (1 - p) / clips), p the mean accuracy of the primary heads."""
+    """Two binomials: 1.96 * sqrt(2 p (1 - p) / clips), p the mean accuracy of the primary heads."""
     if not scores:
         return None
     p = spread(score.accuracy for score in scores).mean
-    return 1.96 * math.sqrt(p * (1 - p) / min(score.count for score in scores))
+    return 1.96 * math.sqrt(2 * p * (1 - p) / min(score.count for score in scores))
 
 
 def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:

@@ -107,15 +107,17 @@ def _noise_mark(table: ComparisonTable, value: float) -> str:
 
 
 def _caution(table: ComparisonTable) -> str:
-    if table.noise is None:
+    if table.clips_95 is None:
         return ""
-    clips = f"the {table.clips} {table.split} clips alone leave ± {decimal(table.clips_95)} on an accuracy"
+    clips = f"by {decimal(table.clips_95)} by the choice of {table.clips} {table.split} clips"
     if table.noise_95 is None:
-        return f"One seed says nothing about the noise between trainings; {clips} (95 %)."
-    return (
+        return f"One seed says nothing about the noise between trainings; two methods may differ {clips} alone (95 %)."
+    text = (
         f"With {_seeds(table.min_seeds)}, differences under {decimal(table.noise)} are within noise: two methods may "
-        f"differ by {decimal(table.noise_95)} by the luck of their seeds, and {clips} (95 % each)."
+        f"differ by {decimal(table.noise_95)} by the luck of their seeds and {clips} (95 % each)."
     )
+    chosen = len(table.rows)
+    return text if chosen < 3 else f"{text} The highest of {chosen} is also the luckiest: expect less on new data."
 
 
 def accuracy_caption(table: ComparisonTable) -> str:
@@ -196,7 +198,7 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
     words += [f"the OGR of the fused head is {ogr_text(found.ogr)}" for found in useful if found.head == FUSED]
     lost = [found.head for found in heads if found.mean_generalization <= 0]
     if lost:
-        words.append(f"the held-out loss of {_join(lost)} did not fall (G ≤ 0), so its weight is 0")
+        words.append(f"on average over seeds, the held-out loss of {_join(lost)} did not fall (G ≤ 0 gives weight 0)")
     unmeasured = [found.head for found in heads if math.isnan(found.mean_generalization)]
     if unmeasured:
         words.append(f"{_join(unmeasured)} gave no finite loss")

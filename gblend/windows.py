@@ -55,7 +55,7 @@ def mel_window(
 
     >>> ramp = np.arange(6, dtype=np.float32)[:, None]
     >>> mel_window(ramp, start_s=0.01, window_s=0.04, hop_s=0.01, frames=2, alignment="stretch").ravel().tolist()
-    [1.5, 3.5]
+    [1.0, 3.0]
     >>> mel_window(ramp, start_s=0.04, window_s=0.04, hop_s=0.01, frames=4, alignment="exact").ravel().tolist()
     [4.0, 5.0, 0.0, 0.0]
     """
@@ -64,7 +64,7 @@ def mel_window(
         positions = np.round(first) + np.arange(frames)
     else:
         hops = window_s / hop_s
-        positions = first + (np.arange(frames) + 0.5) * hops / frames - 0.5
+        positions = first + np.arange(frames) * hops / frames
     lower = np.floor(positions).astype(np.int64)
     share = (positions - lower).astype(np.float32)[:, None]
     silent = np.zeros((1, logmel.shape[1]), dtype=np.float32)

@@ -17,7 +17,7 @@ import torch
 from ray.util.queue import Empty, Queue
 
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.data import load_run_data
+from gblend.data import load_run_data, training_batches
 from gblend.records import FUSED, RunResult
 from gblend.runner import Runner, RunSpec, check_method, finished_run, probe_runs, run_settings, with_probes
 
@@ -36,7 +36,13 @@ class Plan:
 
 
 def make_plan(
-    data: str, config: TrainConfig, methods: Sequence[str], seeds: Sequence[int], *, place: Callable[[RunSpec], str]
+    data: str,
+    config: TrainConfig,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    workers: int,
+    place: Callable[[RunSpec], str],
 ) -> Plan:
     """Check everything that can be checked before a cluster is asked for anything, and order the runs.
 
@@ -45,6 +51,7 @@ def make_plan(
         config: Shared by all runs.
         methods: Names of `gblend.runner`.
         seeds: Every method runs once with each.
+        workers: Training processes there will be.
         place: Run directory of a run.
 
     Raises:
@@ -58,6 +65,8 @@ def make_plan(
     modalities = loaded.modalities
     for method in methods:
         check_method(method, modalities, config)
+    # An epoch's first batches show whether there are clips enough for every worker.
+    training_batches(len(loaded.train), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
     runs = with_probes([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities)
     plan = Plan(data=data, config=config, places={run: place(run) for run in runs})
     for run, directory in plan.places.items():

@@ -6,8 +6,8 @@ ray job submit --working-dir . -- \
 
 import sys
 
+from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.data import load_run_data
 from gblend.records import write_json
 from gblend.runs import load_run
 from gblend.table import comparison_table, to_text
@@ -43,7 +43,7 @@ def compare(
     """
     data, out = absolute(data), absolute(out)
     chosen = methods or all_methods(data, config)
-    plan = make_plan(data, config, chosen, seeds, place=lambda run: f"{out}/runs/{run.name}")
+    plan = make_plan(data, config, chosen, seeds, workers=compute.workers, place=lambda run: f"{out}/runs/{run.name}")
     print(f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs", flush=True)
     with connect():
         try:
@@ -59,7 +59,7 @@ def compare(
 
 def all_methods(data: str, config: TrainConfig) -> tuple[str, ...]:
     """Every control and both forms of Gradient-Blending."""
-    modalities = load_run_data(data, config).modalities
+    modalities = resolve_modalities(read_dataset_info(data), config.modalities)
     return (*(f"uni:{name}" for name in modalities), "naive", "equal", "offline", "online")
 
 

@@ -57,7 +57,7 @@ def write_page(
     command: str = "",
 ) -> str:
     """Write the page about these runs and return where it is; arguments as those of `report`."""
-    samples, summary, said = (), None, list(notes)
+    samples, summary, said = (), None, [*notes, *differing_settings(runs)]
     try:
         samples, summary = describe_data(data or data_of(runs), runs, clips_per_split)
     except (ValueError, OSError) as error:
@@ -68,6 +68,17 @@ def write_page(
     return write_report(
         runs, out=out, title=title, samples=samples, dataset_summary=summary, command=command, notes=said
     )
+
+
+def differing_settings(runs: list[Run]) -> list[str]:
+    """A note when runs differ in more than method and seed: their scores then do not compare methods."""
+    keys = sorted({key for run in runs for key in run.config} - {"method", "seed", "blend"})
+    differing = [key for key in keys if any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
+    if not differing:
+        return []
+    return [
+        f"These runs differ in {', '.join(differing)}, not in method and seed alone: differences are not the methods'."
+    ]
 
 
 def command_line() -> str:

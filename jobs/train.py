@@ -38,7 +38,12 @@ def train(
     """
     data, out = absolute(data), absolute(out)
     plan = make_plan(
-        data, config, [method], [seed], place=lambda run: out if run.method == method else f"{out}/probes/{run.name}"
+        data,
+        config,
+        [method],
+        [seed],
+        workers=compute.workers,
+        place=lambda run: out if run.method == method else f"{out}/probes/{run.name}",
     )
     with connect():
         try:

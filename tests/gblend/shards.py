@@ -20,6 +20,7 @@ class Clip:
     frames: np.ndarray | None = None  # uint8 (time, height, width, 3)
     flow: np.ndarray | None = None  # uint8 (time, 2 height, width)
     logmel: np.ndarray | None = None  # float16 (time, mel)
+    uri: str | None = None
 
 
 def gradient_clip(name: str, *, length: int = 6, height: int = 20, width: int = 24, seed: int = 0, **given) -> Clip:
@@ -57,7 +58,7 @@ def write_shard(place: Path, split: str, clips: list[Clip], spec: FeatureSpec, t
     rows = [
         {
             "clip_id": clip.name,
-            "uri": f"{clip.name}.mp4",
+            "uri": clip.uri or f"{split}/{clip.name}.mp4",
             "split": split,
             "group": clip.group or clip.name,
             "duration_s": 1.0,

@@ -54,6 +54,7 @@ def result(
         borrowed_epochs=borrowed_epochs,
         train_samples=6000,
         seconds=seconds,
+        workers=2,
     )
 
 
@@ -106,6 +107,7 @@ def estimate(
         ogr=tuple(ratio(o, g) for o, g in zip(overfitting, generalization, strict=True)),
         generalization_se=(0.04,) * k,
         overfitting_se=(0.03,) * k,
+        raw_weights=tuple(weights),
         weights=tuple(weights),
         reason=reason,
     )

@@ -25,7 +25,7 @@ def data(tmp_path_factory) -> str:
 
 
 def open_data(data: str, **changes):
-    return load_run_data(data, config(**changes), splits=("test",))
+    return load_run_data(data, config(**changes))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -211,3 +211,38 @@ def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path, missing, quantif
     modalities = () if missing == "drop" else ("rgb", "flow")
     with pytest.raises(ValueError, match=f"no clip of split 'train' has {quantifier} of rgb, flow"):
         open_data(data, missing=missing, modalities=modalities)
+
+
+def small_set(root, **splits) -> str:
+    spec = FeatureSpec(rgb=RgbSpec(fps=20.0))
+    clips = [gradient_clip(f"c{i}", seed=i, label=i % 3, uri=f"v{i}.mp4") for i in range(12)]
+    return write_dataset(root, {"train": clips, **splits}, spec=spec)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_one_split_to_score_on_is_enough(tmp_path, split):
+    data = small_set(tmp_path, **{split: [gradient_clip("t")]})
+    assert list(open_data(data).splits) == [split]
+
+
+def test_no_split_to_score_on_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no clip in split 'val' or 'test': there is nothing to score on"):
+        open_data(small_set(tmp_path))
+
+
+def test_a_source_video_in_train_and_test_is_an_error(tmp_path):
+    data = small_set(tmp_path, test=[gradient_clip("t", uri="v3.mp4"), gradient_clip("u")])
+    with pytest.raises(ValueError, match=r"1 source videos are both in train and in test, for example 'v3\.mp4'"):
+        open_data(data)
+
+
+def test_frames_are_not_enlarged_silently(data):
+    with pytest.raises(ValueError, match=r"short side of 128 px, the recipe wants 256; preprocess with"):
+        open_data(data, input=InputConfig(scale_px=256, crop_px=224))
+
+
+def test_other_groups_make_it_other_data(tmp_path):
+    one = open_data(small_set(tmp_path / "one", test=[gradient_clip("t", group="a")])).fingerprint
+    same = open_data(small_set(tmp_path / "same", test=[gradient_clip("t", group="a")])).fingerprint
+    other = open_data(small_set(tmp_path / "other", test=[gradient_clip("t", group="b")])).fingerprint
+    assert (same == one, other == one) == (True, False)

@@ -177,7 +177,7 @@ def test_ogr_caption_names_the_fastest_and_the_slowest_with_the_factor():
 
 def test_a_head_whose_held_out_loss_rose_is_named_and_not_ranked():
     caption = ogr_caption([offline(g=(0.4, -0.1, 0.5))])
-    assert "flow did not fall (G ≤ 0)" in caption
+    assert "flow did not fall (G ≤ 0" in caption
     assert "faster" not in caption
 
 
@@ -201,15 +201,15 @@ def test_the_verdict_calls_a_difference_noise_below_the_threshold_and_only_there
         runs = [result(m, s, {"fused": a + 0.002 * s}) for m, a in tests.items() for s in (0, 1)]
         return comparison_table(runs)
 
-    assert table(0.05).noise == pytest.approx(0.069, abs=1e-3)
-    near, far = verdict(table(0.05)), verdict(table(0.09))
+    assert table(0.05).noise == pytest.approx(0.098, abs=1e-3)
+    near, far = verdict(table(0.05)), verdict(table(0.12))
     assert near.headline == (
         "Online G-Blend scores highest: .551 ± .001 test accuracy (2 seeds). "
         "The next, naive joint training, is .050 behind (within noise)."
     )
     assert "is .050 above naive joint training (within noise)." in near.facts[0]
-    assert "is .090 above naive joint training (beyond noise)." in far.facts[0]
-    assert "With 2 seeds, differences under .069 are within noise" in near.caution
+    assert "is .120 above naive joint training (beyond noise)." in far.facts[0]
+    assert "With 2 seeds, differences under .098 are within noise" in near.caution
 
 
 def test_the_verdict_on_one_run_claims_nothing_about_other_seeds():

@@ -160,7 +160,7 @@ def test_scaling_keeps_the_whole_short_side():
     np.testing.assert_allclose(got[8, :, 0], np.arange(16) * 16 + 4, atol=1)
 
 
-def test_inputs_are_standardised_pictures_displacements_in_pixels_and_plain_log_mel():
+def test_inputs_are_standardised_pictures_displacements_in_pixels_and_standardised_log_mel():
     arrays = {
         "rgb": torch.full((1, 2, 4, 4, 3), 100, dtype=torch.uint8),
         "flow": torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 2, 1, 1).expand(1, 2, 2, 4, 4),
@@ -175,7 +175,7 @@ def test_inputs_are_standardised_pictures_displacements_in_pixels_and_plain_log_
     expected = [(100 - mean) / std for mean, std in zip(RGB_MEAN, RGB_STD, strict=True)]
     np.testing.assert_allclose(inputs["rgb"][0, :, 0, 0, 0], expected, rtol=1e-5)
     np.testing.assert_allclose(inputs["flow"][0, :, 0, 0, 0], [-20.0, 20.0], atol=1e-5)
-    assert (inputs["logmel"] == 3.5).all()
+    assert (inputs["logmel"] == (3.5 - 16.0) / 8.0).all()
 
 
 def test_the_central_window_is_in_the_middle_and_never_mirrored():

@@ -71,7 +71,7 @@ def test_every_clip_is_drawn_once_and_in_its_central_window(monkeypatch):
     monkeypatch.setattr(measure_module, "MEASURE_BATCH", 4)
     clips = MemoryClips(11, seed=0)
     measure(model(), clips, spec=SPEC)
-    assert sorted(clips.drawn) == list(range(11))
+    assert sorted(clips.drawn) == [(position, None) for position in range(11)]
 
 
 def test_a_branch_is_measured_on_its_own_modality_alone():

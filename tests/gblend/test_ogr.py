@@ -69,6 +69,30 @@ def test_a_standard_error_floor_gives_the_hand_computed_weights(name):
     np.testing.assert_allclose(estimate(losses, overfitting_se=[0.05] * 3).weights, weights, atol=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("A one modality overfits", [0.880, 0.008, 0.112]),
+        ("B one modality gets worse", [1.002, -0.012, 0.010]),
+        ("C held-out loss below training loss", [0.998, 0.001, 0.001]),
+        ("E everything gets worse", [0.283, 0.213, 0.504]),
+        ("F one modality never learns", [0.467, 0.0, 0.533]),
+    ],
+)
+def test_the_raw_weights_are_the_formula_without_any_rule(name, raw):
+    np.testing.assert_allclose(estimate(CASES[name][0]).raw, raw, atol=5e-4)
+
+
+def test_the_raw_weights_are_undefined_where_a_gap_did_not_change():
+    assert not np.isfinite(estimate(CASES["D one modality does not overfit at all"][0]).raw).all()
+
+
+def test_changes_of_the_size_of_single_precision_count_as_none():
+    """A silent sound track: its head neither learns nor overfits, up to the last bit."""
+    losses = ([1.8, 1.8], [1.8, 1.8], [1.8 - 2e-7, 0.9], [1.8 - 1e-7, 1.1])
+    np.testing.assert_array_equal(estimate(losses).weights, [0.0, 1.0])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_weights_sum_to_one_and_are_not_negative(name):
     weights = estimate(CASES[name][0]).weights

@@ -110,9 +110,9 @@ def test_seed_noise_shrinks_with_the_seeds_to_where_a_t_test_gives_five_percent(
     assert scipy.stats.ttest_ind([a + gain for a in naive], naive).pvalue == pytest.approx(0.05, abs=1e-4)
 
 
-def test_clip_noise_is_binomial():
+def test_clip_noise_is_that_of_the_difference_of_two_binomials():
     table = tables.comparison_table([result("naive", 0, {"fused": 0.5})])
-    assert table.clips_95 == pytest.approx(1.96 * math.sqrt(0.25 / 200))
+    assert table.clips_95 == pytest.approx(1.96 * math.sqrt(2 * 0.25 / 200))
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 7, 15, 16, 30, 31, 40, 100, 5000])
@@ -207,3 +207,14 @@ def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path):
             load_runs(str(tmp_path / name))
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_noise_of_seeds_and_of_clips_add_as_variances():
+    runs = [result("naive", seed, {"fused": 0.5 + 0.02 * seed}) for seed in (0, 1, 2)]
+    table = tables.comparison_table(runs)
+    assert table.noise == pytest.approx(math.sqrt(table.noise_95**2 + table.clips_95**2))
+
+
+def test_one_seed_leaves_the_noise_unknown():
+    runs = [result(method, 0, {"fused": accuracy}) for method, accuracy in (("naive", 0.5), ("equal", 0.9))]
+    assert tables.comparison_table(runs).noise is None

@@ -32,14 +32,14 @@ def test_a_window_as_long_as_its_log_mel_is_that_log_mel():
 
 
 @pytest.mark.parametrize(("start_s", "frames"), [(0.0, 7), (0.033, 10), (0.05, 23)])
-def test_stretching_is_linear_interpolation_at_the_centres_of_equal_parts(start_s, frames):
+def test_stretching_is_linear_interpolation_at_equal_steps_from_the_start(start_s, frames):
     values = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float16)
     got = mel(values, start_s=start_s, window_s=0.2, frames=frames)
-    # Frame i covers [i, i + 1) hops, so its value lies at i + 0.5; the padding of silence lies at -0.5 and 40.5.
-    centres = start_s / 0.01 + (np.arange(frames) + 0.5) * 20 / frames
+    # Frame i is centred at i hops; the padding of silence lies at -1 and 40.
+    steps = start_s / 0.01 + np.arange(frames) * 20 / frames
     for band in range(2):
         padded = np.concatenate([[0.0], values[:, band].astype(np.float64), [0.0]])
-        np.testing.assert_allclose(got[:, band], np.interp(centres, np.arange(42) - 0.5, padded), atol=1e-5)
+        np.testing.assert_allclose(got[:, band], np.interp(steps, np.arange(42) - 1.0, padded), atol=1e-5)
 
 
 def test_exact_alignment_takes_stored_frames_unchanged_whatever_the_window_length():

@@ -46,14 +46,14 @@ class MemoryClips:
         for name, clips in (absent or {}).items():
             self._present[name][clips] = False
         self._modalities = MODALITIES
-        self.drawn: list[int] = []
+        self.drawn: list[Draw] = []
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, draw: Draw) -> Sample:
         position, entropy = draw
-        self.drawn.append(position)
+        self.drawn.append(draw)
         arrays = {}
         for name in self._modalities:
             values = self._arrays[name][position]

@@ -61,7 +61,7 @@ def data(tmp_path_factory, ray_session) -> str:
         videos=str(root / "videos"),
         out=str(root / "data"),
         clips_per_shard=10,
-        rgb=RgbSpec(fps=10.0, fixed_size_px=(20, 20)),
+        rgb=RgbSpec(fps=10.0, fixed_size_px=(40, 40)),
         flow=FlowSpec(bound_px=4.0),
     )
 
@@ -128,7 +128,7 @@ def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(data
 def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     shard = next(Path(data).glob("train/*/rgb.arrow"))
     whole = shard.read_bytes()
-    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], place=lambda run: str(tmp_path / run.name))
+    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], workers=1, place=lambda run: str(tmp_path / run.name))
     try:
         shard.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(RuntimeError, match=r"rgb\.arrow is not a whole Arrow file") as caught:
@@ -143,6 +143,8 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     [
         (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
         (["--modalities", "rgb"], "blending needs at least two modalities"),
+        (["--workers", "20"], "18 training clips are too few for 20 workers; use at most 9"),
+        (["--blend.fixed-weights", "1", "1", "1"], "blend.fixed_weights is read by method fixed only"),
         (["--seeds", "-1"], "seeds must not be negative, got -1"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
     ],
