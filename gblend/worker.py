@@ -33,6 +33,8 @@ class Plan:
     places: dict[RunSpec, str]
     """Runs in order, probes before the runs that read them, each with its directory; on several nodes, storage they
     share."""
+    pending: int
+    """How many of them are not finished."""
 
 
 def make_plan(
@@ -68,10 +70,9 @@ def make_plan(
     # An epoch's first batches show whether there are clips enough for every worker.
     training_batches(len(loaded.train), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
     runs = with_probes([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities)
-    plan = Plan(data=data, config=config, places={run: place(run) for run in runs})
-    for run, directory in plan.places.items():
-        finished_run(directory, run_settings(run, config, loaded, data))
-    return plan
+    places = {run: place(run) for run in runs}
+    found = [finished_run(where, run_settings(run, config, loaded, data)) for run, where in places.items()]
+    return Plan(data=data, config=config, places=places, pending=sum(result is None for result in found))
 
 
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:

@@ -44,12 +44,17 @@ def compare(
     data, out = absolute(data), absolute(out)
     chosen = methods or all_methods(data, config)
     plan = make_plan(data, config, chosen, seeds, workers=compute.workers, place=lambda run: f"{out}/runs/{run.name}")
-    print(f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs", flush=True)
-    with connect():
-        try:
-            train_runs(plan, compute, storage=f"{out}/ray")
-        except RuntimeError as error:
-            raise JobError(f"training failed: {error}") from error
+    print(
+        f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs, "
+        f"{len(plan.places) - plan.pending} of them finished",
+        flush=True,
+    )
+    if plan.pending:
+        with connect():
+            try:
+                train_runs(plan, compute, storage=f"{out}/ray")
+            except RuntimeError as error:
+                raise JobError(f"training failed: {error}") from error
     runs = [load_run(directory) for directory in plan.places.values()]
     table = comparison_table([run.result for run in runs])
     write_json(f"{out}/table.json", table.to_json())

@@ -45,11 +45,12 @@ def train(
         workers=compute.workers,
         place=lambda run: out if run.method == method else f"{out}/probes/{run.name}",
     )
-    with connect():
-        try:
-            train_runs(plan, compute, storage=f"{out}/ray")
-        except RuntimeError as error:
-            raise JobError(f"training failed: {error}") from error
+    if plan.pending:
+        with connect():
+            try:
+                train_runs(plan, compute, storage=f"{out}/ray")
+            except RuntimeError as error:
+                raise JobError(f"training failed: {error}") from error
     finished = load_run(out)
     print(describe(finished.result))
     write_page([finished], out=f"{out}/report.html", title=f"{method} on {data}", data=data, command=command_line())
