@@ -7,7 +7,7 @@ of every ``clips.arrow``, and in ``dataset.json``, so a label is never an intege
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -75,9 +75,36 @@ def decode_tasks(metadata: Mapping[bytes, bytes] | None, *, what: str) -> tuple[
             f"{what} does not say which tasks its labels belong to (no schema metadata {TASKS_KEY.decode()!r}); "
             "write it with `gblend manifest`"
         )
-    return tasks_from_json(json.loads(metadata[TASKS_KEY]))
+    try:
+        values = json.loads(metadata[TASKS_KEY])
+    except ValueError as error:
+        raise ValueError(f"{what}: schema metadata {TASKS_KEY.decode()!r} is not JSON ({error})") from None
+    return tasks_from_json(values, what=what)
 
 
-def tasks_from_json(values: list[dict]) -> tuple[Task, ...]:
-    """Tasks from the form they have in ``dataset.json``."""
-    return tuple(Task(name=v["name"], kind=v["kind"], classes=tuple(v["classes"])) for v in values)
+def tasks_from_json(values: Any, *, what: str = "dataset.json") -> tuple[Task, ...]:
+    """Tasks from the form they have in ``dataset.json``; ``what`` names the file in errors.
+
+    >>> tasks_from_json([{"name": "a", "kind": "single"}], what="m")
+    Traceback (most recent call last):
+        ...
+    ValueError: m: task 0 must have name, kind and classes (a list of names), got {'name': 'a', 'kind': 'single'}
+    """
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{what}: tasks must be a list of at least one task, got {values!r:.200}")
+    tasks = []
+    for index, value in enumerate(values):
+        entry = value if isinstance(value, dict) else {}
+        classes = entry.get("classes")
+        texts: list[Any] = [entry.get("name"), entry.get("kind"), *(classes if isinstance(classes, list) else [None])]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"{what}: task {index} must have name, kind and classes (a list of names), got {value!r:.200}"
+            )
+        try:
+            tasks.append(Task(name=texts[0], kind=texts[1], classes=tuple(texts[2:])))
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ValueError(f"{what}: two tasks have the same name: {', '.join(task.name for task in tasks)}")
+    return tuple(tasks)
