@@ -7,6 +7,7 @@ line on stdout is where the result is. 1: the work failed, one line on stderr sa
 import difflib
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -30,6 +31,10 @@ JOBS = {
     "demo": "all of it on a small real audio-visual set",
 }
 """Job name to one line of help; each is imported only when it is asked for."""
+
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Colours and the like, which Ray puts into messages."""
 
 
 class JobError(Exception):
@@ -57,8 +62,11 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
         result = _call(job, arguments, prog)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except (JobError, OSError, ValueError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+    except Exception as error:
+        failure = _failure(error)
+        if failure is None:
+            raise
+        print(f"error: {_one_line(failure)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)
@@ -117,10 +125,23 @@ def _overview() -> str:
     return f"usage: gblend JOB [options]\n\njobs (`gblend JOB --help` for options):\n{listed}"
 
 
+def _failure(error: Exception) -> Exception | None:
+    """What a user should be told of an error; None: a mistake in the program, which needs its traceback.
+
+    An error raised in a Ray task arrives as one of Ray's, also of the original's class, with a coloured traceback for a
+    message; only the original is told. Ray is not imported here: where it was not, the error cannot be one of its.
+    """
+    ray = sys.modules.get("ray.exceptions")
+    while ray is not None and isinstance(error, ray.RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    of_ray = ray is not None and isinstance(error, ray.RayError) and not isinstance(error, ray.RayTaskError)
+    return error if of_ray or isinstance(error, (JobError, OSError, ValueError)) else None
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"there is no file {error.filename}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(ANSI.sub("", str(error)).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

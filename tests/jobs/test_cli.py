@@ -1,4 +1,6 @@
 import pytest
+import ray
+from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from jobs.cli import JobError, main, run
 
@@ -54,3 +56,50 @@ def test_the_console_script_lists_its_jobs_and_guesses_misspelt_ones(capsys):
     assert "preprocess" in capsys.readouterr().out
     assert main(["preproces"]) == 2
     assert "did you mean 'preprocess'" in capsys.readouterr().err
+
+
+def in_a_task(cause: Exception) -> Exception:
+    """What `ray.get` raises for an error in a task."""
+    return RayTaskError("f", "\x1b[36mray::f()\x1b[39m\n  Traceback", cause).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (in_a_task(ValueError("ale-py has no game 'chess'")), "ale-py has no game 'chess'"),
+        (in_a_task(OSError("no space")), "no space"),
+        (in_a_task(JobError("not today")), "not today"),
+        (in_a_task(in_a_task(ValueError("deep"))), "deep"),
+        (ConnectionError("\x1b[31mno cluster\x1b[0m\nthere"), "no cluster there"),
+        (WorkerCrashedError(), str(WorkerCrashedError())),
+    ],
+)
+def test_an_error_of_ray_or_in_a_task_is_one_line_without_colours(capsys, error, message):
+    def fail() -> str:
+        raise error
+
+    assert run(fail, []) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), AssertionError("x"), RuntimeError("x")])
+@pytest.mark.parametrize("wrap", [lambda error: error, in_a_task])
+def test_a_mistake_in_the_program_keeps_its_traceback(error, wrap):
+    def fail() -> str:
+        raise wrap(error)
+
+    with pytest.raises(type(error)):
+        run(fail, [])
+
+
+@pytest.mark.slow
+def test_an_error_in_a_real_task_is_one_line(ray_session, capsys):
+    @ray.remote
+    def task() -> None:
+        raise ValueError("bad clip")
+
+    def work_in_ray() -> str:
+        return ray.get(task.remote())
+
+    assert run(work_in_ray, []) == 1
+    assert capsys.readouterr().err == "error: bad clip\n"
