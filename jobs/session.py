@@ -4,6 +4,7 @@ A bare ``ray.init()`` would join whatever runs on the host, write an authenticat
 talk a lot; every choice it makes by itself is made here.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The variable in which Ray tells a submitted job its settings, as JSON."""
 
 PACKAGES_ROOT = str(Path(__file__).resolve().parents[1])
 """Where the packages can be imported from."""
@@ -21,6 +26,10 @@ PACKAGES_ROOT = str(Path(__file__).resolve().parents[1])
 
 def absolute(path: str) -> str:
     """A local path made absolute, because Ray's workers run in another directory; a URL as it is.
+
+    A relative path is taken from this process's directory, also when ``RAY_ADDRESS`` names a cluster: then every
+    machine must see the same path, and in a submitted job it would lie in Ray's temporary copy of the working
+    directory. Give absolute paths or URLs there.
 
     >>> absolute("s3://bucket/data")
     's3://bucket/data'
@@ -37,10 +46,6 @@ def connect(*, num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Tokens are on by default for local clusters in some Ray versions and for all in others: state it.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # Read when ray.data is first imported, so set for this process rather than passed to ray.init.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
     environment = {"OMP_NUM_THREADS": "1"}
@@ -49,23 +54,46 @@ def connect(*, num_cpus: int | None = None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # It warns that bars are off as asked.
     if address:
-        ray.init(address=address, runtime_env={"env_vars": environment}, **quiet)
+        if _sets_threads():
+            environment.clear()  # Ray refuses a variable that both the submitted job and its driver set.
+        with _told(f"cannot join the Ray cluster at {address} (from RAY_ADDRESS)"):
+            ray.init(address=address, runtime_env={"env_vars": environment}, **quiet)
         scratch = None
     else:
+        # Tokens are on by default for local clusters in some Ray versions and for all in others: state it. A cluster
+        # that somebody else started has the mode its users chose.
+        os.environ["RAY_AUTH_MODE"] = "disabled"
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGES_ROOT, os.environ.get("PYTHONPATH")]))
         # Short: the paths of Ray's sockets lie below it, and a socket path holds 107 bytes.
         scratch = tempfile.mkdtemp(prefix="gb-", dir="/tmp" if os.path.isdir("/tmp") else None)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            _temp_dir=scratch,
-            runtime_env={"env_vars": environment},
-            **quiet,
-        )
+        with _told("cannot start a private Ray cluster"):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _temp_dir=scratch,
+                runtime_env={"env_vars": environment},
+                **quiet,
+            )
     try:
         yield
     finally:
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sets_threads() -> bool:
+    """Whether the environment, or the submitted job this process belongs to, says how many threads to use."""
+    submitted = json.loads(os.environ.get(JOB_CONFIG) or "{}")
+    variables = (submitted.get("runtime_env") or {}).get("env_vars") or {}
+    return "OMP_NUM_THREADS" in os.environ or "OMP_NUM_THREADS" in variables
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Ray's ways to fail while connecting, as the one that a job reports as a line."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError, RayError) as error:
+        raise ConnectionError(f"{what}: {error}") from error
