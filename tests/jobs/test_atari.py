@@ -152,23 +152,12 @@ def test_annotations_list_each_clip_with_the_documented_columns(tmp_path):
 
 @needs_ale
 @pytest.mark.slow
-def test_ray_makes_what_is_missing_and_keeps_the_rest(tmp_path):
-    import ray
-
+def test_ray_makes_what_is_missing_and_keeps_the_rest(ray_session, tmp_path):
     plans = plan_clips(GAMES[:1], clips_per_class={"train": 2})
     make_clips(plans[:3], tmp_path)
     before = (tmp_path / plans[0].path).stat().st_mtime_ns
     seen = []
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}},
-    )
-    try:
-        result = atari.generate(plans, tmp_path, episodes_per_task=1, on_progress=lambda *counts: seen.append(counts))
-    finally:
-        ray.shutdown()
+    result = atari.generate(plans, tmp_path, episodes_per_task=1, on_progress=lambda *counts: seen.append(counts))
     assert (result.made, result.kept) == (9, 3)
     assert seen[-1] == (12, 12)
     assert all((tmp_path / plan.path).stat().st_size > 1000 for plan in plans)
