@@ -8,8 +8,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -49,7 +50,9 @@ class ShardPlan:
 def read_manifest(path: str) -> Manifest:
     """Read and check a manifest: everything wrong with it is said before any work starts."""
     try:
-        table = pq.read_table(path)
+        # Through fsspec, so that a manifest may lie wherever the videos and the dataset may.
+        with cast("Any", fsspec.open(path, "rb")) as file:
+            table = pq.read_table(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no manifest at {path}; make one with `gblend manifest`") from None
     except pa.ArrowInvalid as error:
@@ -62,12 +65,12 @@ def check_manifest(table: pa.Table, *, what: str) -> Manifest:
     tasks = decode_tasks(table.schema.metadata, what=what)
     schema = manifest_schema(tasks)
     require_schema(table.schema, schema, what=what, remedy="write it with `gblend manifest`")
-    table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata)).combine_chunks()
     if table.num_rows == 0:
         raise ValueError(f"{what} has no rows")
-    for field in schema:
+    for field in schema:  # Before the cast, which refuses them too, but not in words.
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{what}: column {field.name!r} has empty cells; every clip needs one")
+    table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata)).combine_chunks()
     counts = pc.value_counts(table["clip_id"].combine_chunks())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):

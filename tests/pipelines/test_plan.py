@@ -1,5 +1,9 @@
+import io
+
+import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.plan import check_manifest, from_bytes, plan_shards, read_manifest, rows_hash, to_bytes
@@ -80,3 +84,19 @@ def test_the_hash_covers_rows_and_class_names_and_survives_the_trip():
 def test_every_row_is_planned_exactly_once():
     plans = plan_shards(check_manifest(rows(101), what="m"), clips_per_shard=8)
     assert sorted(np.concatenate([p.positions for p in plans]).tolist()) == list(range(101))
+
+
+def test_a_manifest_may_lie_at_any_fsspec_url():
+    pq.write_table(rows(), sink := io.BytesIO())
+    fsspec.filesystem("memory").pipe_file("/m/clips.parquet", sink.getvalue())
+    assert read_manifest("memory://m/clips.parquet").table.num_rows == 7
+    with pytest.raises(FileNotFoundError, match="no manifest at"):
+        read_manifest("memory://m/none.parquet")
+
+
+def test_an_empty_cell_is_named_by_its_column():
+    table = rows()
+    nullable = pa.schema([f.with_nullable(True) for f in table.schema], metadata=table.schema.metadata)
+    holed = pa.Table.from_pylist([{**row, "split": None} for row in table.to_pylist()], nullable)
+    with pytest.raises(ValueError, match="column 'split' has empty cells"):
+        check_manifest(holed, what="m")
