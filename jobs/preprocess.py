@@ -8,12 +8,13 @@ import sys
 from typing import Literal
 
 from jobs.cli import JobError, run
-from jobs.session import connect
+from jobs.session import absolute, connect
 from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
 from pipelines.dataset import preprocess as make_dataset
+from pipelines.source import DecodeLimits
 from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 
-RGB, FLOW, LOGMEL = RgbSpec(), FlowSpec(), LogmelSpec()
+RGB, FLOW, LOGMEL, LIMITS = RgbSpec(), FlowSpec(), LogmelSpec(), DecodeLimits()
 
 
 def preprocess(
@@ -28,10 +29,13 @@ def preprocess(
     rgb: RgbSpec = RGB,
     flow: FlowSpec = FLOW,
     logmel: LogmelSpec = LOGMEL,
+    limits: DecodeLimits = LIMITS,
 ) -> str:
     """Decode every clip of a manifest and write frames, optical flow and log-mel as Arrow shards.
 
-    Run again after a kill, it keeps finished shards and makes the rest.
+    Run again, it keeps finished shards and makes the rest. A finished shard is made again when one of its failed clips
+    may do better now: its file was missing and is there, could not be read and has changed, or the reason was of the
+    moment (unavailable, too-slow, internal-error). After raising a limit, delete the done.json of the shards concerned.
 
     Args:
         manifest: Clip manifest (Parquet), as `gblend manifest` writes it.
@@ -44,7 +48,9 @@ def preprocess(
         rgb: Frame sampling; flow is computed on the same frames.
         flow: Optical flow.
         logmel: Log-mel spectrogram.
+        limits: What one clip may cost; one that would cost more is a failed row.
     """
+    manifest, videos, out = absolute(manifest), absolute(videos), absolute(out)
     ordered: tuple[Modality, ...] = tuple(name for name in MODALITIES if name in modalities)
     features = FeatureSpec(modalities=ordered, rgb=rgb, flow=flow, logmel=logmel)
     config = PreprocessConfig(
@@ -55,6 +61,7 @@ def preprocess(
         max_error_rate=max_error_rate,
         clips_per_shard=clips_per_shard,
         on_change=on_change,
+        limits=limits,
     )
     with connect():
         try:

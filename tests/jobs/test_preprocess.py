@@ -31,3 +31,16 @@ def test_too_many_failures_exit_1_with_counts(ray_session, tmp_path, capsys):
 def test_an_unknown_modality_exits_2(capsys):
     assert main(["preprocess", "--manifest", "m", "--videos", "v", "--out", "o", "--modalities", "depth"]) == 2
     assert "depth" in capsys.readouterr().err
+
+
+def test_relative_paths_and_limits_reach_the_workers(ray_session, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ordinary_clip(tmp_path / "v" / "train" / "a" / "0.mp4", seconds=0.4)
+    assert main(["manifest", "folder", "--videos", "v", "--out", "clips.parquet"]) == 0
+    command = ["preprocess", "--manifest", "clips.parquet", "--videos", "v", "--out", "data", "--modalities", "rgb"]
+    assert main([*command, "--limits.max-duration-s", "0.1"]) == 1
+    assert "1 too-long" in capsys.readouterr().err
+    (tmp_path / "data" / "train" / "00000" / "done.json").unlink()
+    assert main([*command, "--limits.max-duration-s", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "data")
+    assert (tmp_path / "data" / "train" / "00000" / "rgb.arrow").exists()
