@@ -3,6 +3,8 @@
 The dataset that Ray sees has one row per shard, and the function mapped over it writes that shard and returns its
 ledger. So Ray decides where and when a shard is made and nothing else: resuming, atomicity and the bytes themselves
 depend on the plan alone, never on Ray's blocks, its retries or its own checkpoints, which lose rows under fan-out.
+
+Run again, it keeps a finished shard unless one of its failed clips may do better now (`worth_another_try`).
 """
 
 import sys
@@ -13,19 +15,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Literal
 
 import av
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from ray.exceptions import RayError
+import torch
+import torchaudio
+from ray.exceptions import RayError, RayTaskError, UserCodeException
 
-from pipelines.plan import Manifest, ShardPlan, from_bytes, plan_shards, read_manifest, to_bytes
-from pipelines.shards import ShardJob, differences, find_done, read_ledger, skipped_ledger, write_shard_bytes
+from pipelines.plan import Manifest, ShardPlan, from_bytes, is_shard_name, plan_shards, read_manifest, to_bytes
+from pipelines.shards import (
+    ShardJob,
+    differences,
+    find_done,
+    read_ledger,
+    skipped_ledger,
+    worth_another_try,
+    write_shard,
+)
 from pipelines.source import DecodeLimits
 from pipelines.store import Store
 from schemas.features import FeatureSpec
@@ -44,7 +57,7 @@ MAX_RETRIES = 3
 
 
 class TooManyFailuresError(RuntimeError):
-    """More clips failed than the job was told to accept. The ledger is written; the dataset is not."""
+    """More clips failed than the job was told to accept. The ledger is written; there is no ``dataset.json``."""
 
 
 class ShardError(RuntimeError):
@@ -121,6 +134,7 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
     """Make every shard that is not there yet, then the ledger, then ``dataset.json``. ``say`` receives progress."""
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     began_s = time.monotonic()
+    versions = _versions()  # First: nothing may be found wrong with the installation once the work is done.
     manifest = read_manifest(config.manifest)
     store = Store(config.out)
     _require_directory(config.videos)
@@ -150,7 +164,8 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
                 )
             if tally.status["failed"] > allowed:
                 break
-    return _conclude(config, manifest, plans, tally, store, kept=kept, wall_s=time.monotonic() - began_s)
+    wall_s = time.monotonic() - began_s
+    return _conclude(config, manifest, plans, tally, store, versions=versions, kept=kept, wall_s=wall_s)
 
 
 def _require_directory(videos: str) -> None:
@@ -163,7 +178,6 @@ def _finished(
     store: Store, manifest: Manifest, plans: list[ShardPlan], config: PreprocessConfig
 ) -> Iterator[tuple[str, pa.Table]]:
     """Shards an earlier run finished and this one can keep, with their ledgers. Others are refused or removed."""
-    text = store.read(DATASET_FILE)
     planned = {plan.name for plan in plans}
     with ThreadPoolExecutor(16) as pool:
         done = dict(zip(planned, pool.map(lambda name: find_done(store, name), planned), strict=True))
@@ -172,15 +186,18 @@ def _finished(
         found = done[plan.name]
         if found is None:
             continue
-        reasons = differences(store, plan.name, found, manifest.table.take(plan.positions), config.features)
+        reasons = differences(found, manifest.table.take(plan.positions), config.features)
         if reasons:
             changed[plan.name] = reasons
-        else:
-            yield plan.name, read_ledger(store, plan.name)
-    listed = [] if text is None else DatasetInfo.loads(text.decode(), what=store.path(DATASET_FILE)).shards
-    for entry in listed:
-        if entry.name not in planned:
-            changed[entry.name] = ["the manifest no longer has rows for it"]
+            continue
+        ledger = read_ledger(store, plan.name)
+        if not worth_another_try(store, plan.name, ledger, config.videos):
+            yield plan.name, ledger
+    # What is there counts, not what dataset.json lists: a killed run has written none.
+    present = [f"{split}/{name}" for split in SPLITS for name in store.directories(split)]
+    for name in present:
+        if is_shard_name(name) and name not in planned:
+            changed[name] = [f"the manifest has no rows for it at --clips-per-shard {config.clips_per_shard}"]
     if not changed:
         return
     if config.on_change == "refuse":
@@ -216,8 +233,15 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
                     raise ShardError(f"shard {row['shard']} could not be written: {row['error']}")
                 yield row["shard"], from_bytes(row["ledger"])
     except RayError as error:
-        why = " ".join(str(error).split())[-500:]
-        raise ShardError(f"workers died or failed, finished shards are kept: {type(error).__name__}: {why}") from error
+        raise ShardError(f"workers died or failed, finished shards are kept: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong, in one line: of an error that a task raised, the error itself rather than Ray's traces."""
+    cause = getattr(error, "cause", None) or error.__cause__
+    if isinstance(error, RayTaskError | UserCodeException) and isinstance(cause, BaseException):
+        return _why(cause)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}"
 
 
 def _shard_row(manifest: Manifest, plan: ShardPlan) -> pa.Table:
@@ -230,8 +254,8 @@ def _write(row: dict[str, Any], *, job: ShardJob) -> dict[str, Any]:
     """The mapped function. The ledger is all that goes back through Ray; an error is a column, not an exception."""
     ledger, problem = b"", None
     try:
-        ledger = to_bytes(write_shard_bytes(row["shard"], row["rows"], job))
-    except OSError as error:
+        ledger = to_bytes(write_shard(row["shard"], from_bytes(row["rows"]), job))
+    except Exception as error:  # Through Ray it would arrive as a stack trace of several processes.
         problem = f"{type(error).__name__}: {error}"
     return {"shard": row["shard"], "ledger": ledger, "error": problem}
 
@@ -243,6 +267,7 @@ def _conclude(
     tally: _Tally,
     store: Store,
     *,
+    versions: dict[str, str],
     kept: int,
     wall_s: float,
 ) -> PreprocessSummary:
@@ -263,6 +288,7 @@ def _conclude(
     store.write(LEDGER_FILE, sink.getvalue().to_pybytes())
     why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common()) or "none"
     if stopped:
+        store.remove(DATASET_FILE)  # One of an earlier run that accepted more does not agree with this ledger.
         raise TooManyFailuresError(
             f"{failed} of {rows} clips failed ({why}), more than --max-error-rate {config.max_error_rate:g} allows; "
             f"{rows - failed - ok} were not tried; every clip's reason is in {store.path(LEDGER_FILE)}"
@@ -287,7 +313,7 @@ def _conclude(
             for plan in plans
         ),
         counts=counts,
-        versions=_versions(),
+        versions=versions,
     )
     store.write(DATASET_FILE, info.dumps().encode())
     return PreprocessSummary(
@@ -308,6 +334,7 @@ def _in_manifest_order(ledger: pa.Table, manifest: Manifest) -> pa.Table:
 
 def _versions() -> dict[str, str]:
     """What decides the stored values besides the spec."""
-    packages = ("av", "numpy", "opencv-contrib-python-headless", "pyarrow", "torch", "torchaudio")
+    # Asked of the modules: OpenCV comes from any of four distributions.
+    modules = {"av": av, "numpy": np, "opencv": cv2, "pyarrow": pa, "torch": torch, "torchaudio": torchaudio}
     codec = ".".join(str(part) for part in av.library_versions["libavcodec"])
-    return {**{name: version(name) for name in packages}, "libavcodec": codec}
+    return {**{name: str(module.__version__) for name, module in modules.items()}, "libavcodec": codec}

@@ -8,6 +8,7 @@ Time zero of a file is its earliest time stamp (``start_time``), as players coun
 video, the clip ends where the last frame does, and sound is cut or padded to that; without, where the sound does.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from pipelines.source import (
     TooLargeError,
     TooLongError,
     TooSlowError,
+    UnavailableError,
     UnreadableError,
 )
 from pipelines.spans import scaled_size, stored_before, stored_count
@@ -45,6 +47,9 @@ SEEK_MARGIN_S = 1.0
 
 PAST_MARGIN_S = 10.0
 """A stream without a usable frame at the span's end is given up this far after it: longer than a group of pictures."""
+
+UNAVAILABLE_ERRNOS = frozenset({errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Errors that say nothing about the file; EIO and ENOMEM are not among them, for demuxers return these for damage."""
 
 NO_TIMESTAMPS = 0x80
 """FFmpeg's flag of containers without any time stamps, such as a bare MPEG-4 stream; their frames are counted."""
@@ -120,6 +125,8 @@ def _decode(
     try:
         container = av.open("file:" + os.path.abspath(path), options=SAFE_OPTIONS)
     except FFmpegError as error:
+        if error.errno in UNAVAILABLE_ERRNOS:
+            raise UnavailableError(f"it cannot be opened now: {error.strerror}") from None
         raise UnreadableError(f"FFmpeg cannot open it: {error.strerror}") from None
     with container:
         pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]

@@ -5,22 +5,26 @@ order and streamed into Arrow files under temporary names, which are then rename
 one the shard does not exist. Killed at any moment, the next run makes the same bytes again.
 """
 
-import json
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from pipelines.clip import ClipFailure, make_clip
-from pipelines.plan import from_bytes, rows_hash
-from pipelines.source import DecodeLimits
+from pipelines.plan import rows_hash
+from pipelines.source import TRANSIENT_REASONS, DecodeLimits
 from pipelines.store import Store, sha256_of
-from schemas.features import MODALITIES, SPEC_KEY, FeatureSpec, Modality
+from schemas.features import MODALITIES, FeatureSpec, Modality
 from schemas.layout import CLIPS_FILE, DONE_FILE, SHARD_LEDGER_FILE, ShardDone, feature_file
 from schemas.ledger import LEDGER_SCHEMA
 from schemas.shards import clips_schema, feature_schema
 from schemas.task import decode_tasks
+
+pc: Any = pyarrow.compute
+"""Arrow makes these functions when it is imported, out of a type checker's sight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +76,50 @@ def write_shard(name: str, rows: pa.Table, job: ShardJob) -> pa.Table:
             manifest=rows_hash(rows),
             fingerprints={m: job.features.fingerprint(m) for m in modalities},
             checksums={file: sha256_of(paths[f"{name}/{file}"]) for file in names},
+            sizes={file: os.path.getsize(paths[f"{name}/{file}"]) for file in names},
+            specs={m: job.features.describe(m) for m in modalities},
         )
     store.write(f"{name}/{DONE_FILE}", done.dumps().encode())
     return ledger_table
 
 
 def find_done(store: Store, name: str) -> ShardDone | None:
-    """The shard's ``done.json``; None when the shard is not finished."""
+    """The shard's ``done.json``; None when the shard is not finished.
+
+    A ``done.json`` that cannot be read, or a file that has not the size it says, is what a crash of the machine or a
+    broken copy leaves: such a shard is not finished either.
+    """
     text = store.read(f"{name}/{DONE_FILE}")
-    return None if text is None else ShardDone.loads(text.decode())
+    if text is None:
+        return None
+    try:
+        done = ShardDone.loads(text.decode())
+    except ValueError:
+        return None
+    whole = all(store.size(f"{name}/{file}") == size for file, size in done.sizes.items())
+    return done if whole and {CLIPS_FILE, SHARD_LEDGER_FILE} <= set(done.sizes) else None
+
+
+def worth_another_try(store: Store, name: str, ledger: pa.Table, videos: str) -> bool:
+    """Whether some clip that failed may do better now, so that the shard is made again.
+
+    Three kinds may: the reason was of the moment; the file was missing and is there; FFmpeg could not read the file
+    and it has changed since. Other failures lie in what the file holds, and nothing is touched for them.
+    """
+    media = Store(videos)
+    for row in ledger.filter(pc.equal(ledger["status"], "failed")).select(["uri", "reason"]).to_pylist():
+        if row["reason"] in TRANSIENT_REASONS:
+            return True
+        if row["reason"] == "missing-file":
+            with suppress(OSError):
+                if media.size(row["uri"]) is not None:
+                    return True
+        if row["reason"] == "unreadable" and media.is_local and store.is_local:
+            # The time of a change is set by a rename, too; that of the contents travels with a copy.
+            with suppress(OSError):
+                if os.stat(media.path(row["uri"])).st_ctime > os.stat(store.path(f"{name}/{DONE_FILE}")).st_mtime:
+                    return True
+    return False
 
 
 def read_ledger(store: Store, name: str) -> pa.Table:
@@ -91,7 +130,7 @@ def read_ledger(store: Store, name: str) -> pa.Table:
     return pa.ipc.open_file(data).read_all()
 
 
-def differences(store: Store, name: str, done: ShardDone, rows: pa.Table, features: FeatureSpec) -> list[str]:
+def differences(done: ShardDone, rows: pa.Table, features: FeatureSpec) -> list[str]:
     """What keeps a finished shard from being kept, readable; empty when it can be."""
     found = []
     if done.manifest != rows_hash(rows):
@@ -101,9 +140,8 @@ def differences(store: Store, name: str, done: ShardDone, rows: pa.Table, featur
         if wanted and modality not in done.fingerprints:
             found.append(f"it holds no {modality}")
         elif modality in done.fingerprints and done.fingerprints[modality] != features.fingerprint(modality):
-            stored = _stored_spec(store, f"{name}/{feature_file(modality)}")
-            changes = _changes(stored, features.describe(modality)) or ["made with other settings"]
-            found.append(f"{modality}: {', '.join(changes)}")
+            changes = _changes(done.specs.get(modality, {}), features.describe(modality))
+            found.append(f"{modality}: {', '.join(changes) or 'made with other settings'}")
     return found
 
 
@@ -111,11 +149,6 @@ def skipped_ledger(rows: pa.Table, *, reason: str, message: str) -> pa.Table:
     """Ledger rows of clips that were never tried."""
     entries = [_entry(row, "skipped", "plan", reason, message) for row in rows.to_pylist()]
     return pa.Table.from_pylist(entries, LEDGER_SCHEMA)
-
-
-def write_shard_bytes(name: str, rows: bytes, job: ShardJob) -> pa.Table:
-    """`write_shard` for rows that came from another process."""
-    return write_shard(name, from_bytes(rows), job)
 
 
 def _entry(
@@ -141,11 +174,6 @@ def _batch(values: dict[str, Any], schema: pa.Schema) -> pa.RecordBatch:
 def _write_table(path: str, table: pa.Table) -> None:
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
-
-
-def _stored_spec(store: Store, name: str) -> dict[str, Any]:
-    data = store.read(name)
-    return {} if data is None else json.loads((pa.ipc.open_file(data).schema.metadata or {}).get(SPEC_KEY, b"{}"))
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -5,8 +5,8 @@ anywhere. Every error carries the ``stage`` and ``reason`` that the ledger shows
 
 Errors:
     DecodeError
-    ├── OutsideRootError, MissingFileError, NotAFileError, UnreadableError    before or while opening
-    └── BadSpanError, TooLargeError, TooLongError, TooSlowError               limits
+    ├── OutsideRootError, MissingFileError, NotAFileError, UnavailableError, UnreadableError    while opening
+    └── BadSpanError, TooLargeError, TooLongError, TooSlowError                                 limits
 """
 
 import os
@@ -39,6 +39,12 @@ class NotAFileError(DecodeError):
     """A directory, pipe, socket or device."""
 
     reason = "not-a-file"
+
+
+class UnavailableError(DecodeError):
+    """The file is there and could not be read just now: permission, network, too many open files."""
+
+    reason = "unavailable"
 
 
 class UnreadableError(DecodeError):
@@ -74,6 +80,10 @@ class TooSlowError(DecodeError):
     reason = "too-slow"
 
 
+TRANSIENT_REASONS = frozenset({"unavailable", "too-slow", "internal-error"})
+"""Failures that lie in the machine, the moment or the code: a later run tries the clip again."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeLimits:
     """What one clip may cost."""
@@ -103,7 +113,7 @@ def resolve(root: str, uri: str) -> str:
     except FileNotFoundError:
         raise MissingFileError(f"{uri!r} does not exist below the video root") from None
     except OSError as error:
-        raise UnreadableError(f"{uri!r} cannot be read: {error.strerror}") from None
+        raise UnavailableError(f"{uri!r} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(mode):
         # Opening a pipe would block for ever.
         raise NotAFileError(f"{uri!r} is not a regular file")

@@ -12,9 +12,6 @@ late first frame need no special case, and a constant rate cannot drift.
 
 import math
 
-import numpy as np
-from jaxtyping import Float64, Int64
-
 TOLERANCE_S = 1e-3
 """Matroska and FLV round time stamps to whole milliseconds: a frame this late still counts as on time."""
 
@@ -37,19 +34,6 @@ def stored_count(duration_s: float, rate_hz: float) -> int:
     (30, 31, 1)
     """
     return max(1, stored_before(duration_s, rate_hz))
-
-
-def pick(pts_s: Float64[np.ndarray, " source"], *, rate_hz: float, duration_s: float) -> Int64[np.ndarray, " stored"]:
-    """Index of the source frame shown by each stored frame; before the first frame appears, the first.
-
-    >>> pick(np.array([0.0, 0.1, 0.13, 0.4]), rate_hz=5.0, duration_s=0.6)
-    array([0, 2, 3])
-    >>> pick(np.array([0.5, 0.7]), rate_hz=5.0, duration_s=0.9)
-    array([0, 0, 0, 0, 1])
-    """
-    instants = np.arange(stored_count(duration_s, rate_hz)) / rate_hz
-    latest = np.searchsorted(pts_s, instants + TOLERANCE_S, side="right") - 1
-    return np.maximum(latest, 0).astype(np.int64)
 
 
 def scaled_size(

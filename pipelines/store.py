@@ -19,7 +19,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.source import MissingFileError, OutsideRootError, UnreadableError, resolve
+from pipelines.source import MissingFileError, OutsideRootError, UnavailableError, resolve
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""
@@ -62,6 +62,22 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, without reading it; None when there is none."""
+        try:
+            info: dict[str, Any] = self.fs.info(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return info["size"] if info["type"] == "file" else None
+
+    def directories(self, name: str) -> list[str]:
+        """Names of the directories in a directory, which need not exist."""
+        try:
+            found: list[dict[str, Any]] = self.fs.ls(self.path(name), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(posixpath.basename(f["name"].rstrip("/")) for f in found if f["type"] == "directory")
+
     def write(self, name: str, data: bytes) -> None:
         """Publish a small file; one that already says the same is left alone."""
         if self.read(name) == data:
@@ -80,8 +96,12 @@ class Store:
             paths = {name: os.path.join(where[name], unique + os.path.basename(name)) for name in names}
             try:
                 yield paths
+                for path in paths.values():
+                    _sync(path)  # A rename can reach the disk before the bytes do.
                 for name in names:
                     os.replace(paths[name], os.path.join(self.root, name))
+                for directory in set(where.values()):
+                    _sync(directory)
             finally:
                 for path in paths.values():
                     if os.path.exists(path):
@@ -110,6 +130,15 @@ class Store:
                     os.unlink(os.path.join(where, name))
 
 
+def _sync(path: str) -> None:
+    """Wait until a file or directory is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sha256_of(path: str) -> str:
     """Checksum of a local file."""
     with open(path, "rb") as file:
@@ -135,5 +164,5 @@ def local_media(videos: str, uri: str) -> Iterator[str]:
         except FileNotFoundError:
             raise MissingFileError(f"{uri!r} does not exist below the video root") from None
         except OSError as error:
-            raise UnreadableError(f"{uri!r} cannot be fetched: {type(error).__name__}") from None
+            raise UnavailableError(f"{uri!r} cannot be fetched: {type(error).__name__}") from None
         yield resolve(scratch, os.path.basename(path))

@@ -5,7 +5,7 @@ written last of all.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from schemas.features import FORMAT_VERSION, FeatureSpec, Modality
@@ -50,6 +50,10 @@ class ShardDone:
     """Per modality, `FeatureSpec.fingerprint`."""
     checksums: dict[str, str]
     """SHA-256 of every file of the shard, by name."""
+    sizes: dict[str, int]
+    """Bytes of every file of the shard, by name: what a resumed job compares, since checksums need whole reads."""
+    specs: dict[str, dict[str, Any]]
+    """Per modality, `FeatureSpec.describe`: what a fingerprint stands for, to say what differs."""
 
     def dumps(self) -> str:
         """Deterministic JSON."""
@@ -57,8 +61,15 @@ class ShardDone:
 
     @classmethod
     def loads(cls, text: str) -> "ShardDone":
-        """The inverse of `dumps`."""
-        return cls(**json.loads(text))
+        """The inverse of `dumps`; a ValueError when the text is anything else."""
+        values = json.loads(text)
+        if not isinstance(values, dict) or set(values) != {f.name for f in fields(cls)}:
+            raise ValueError(f"not a {DONE_FILE} of this version")
+        counts = [values["clips"], values["failed"]]
+        maps = [values[name] for name in ("fingerprints", "checksums", "sizes", "specs")]
+        if not all(isinstance(c, int) for c in counts) or not all(isinstance(m, dict) for m in maps):
+            raise ValueError(f"not a {DONE_FILE} of this version")
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,9 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayTaskError
 
+from pipelines import dataset as dataset_module
 from pipelines.annotations import parse_csv
 from pipelines.dataset import ChangedDatasetError, PreprocessConfig, ShardError, TooManyFailuresError, preprocess
 from pipelines.manifest import build, write_manifest
@@ -163,3 +165,81 @@ def test_a_missing_video_root_is_said_before_anything_starts(tmp_path):
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         PreprocessConfig(manifest="m", videos="v", out="o", **{name: value})
+
+
+def test_a_file_put_back_is_tried_again_and_lasting_failures_are_kept(ray_session, videos, tmp_path):
+    root = tmp_path / "videos"
+    shutil.copytree(videos, root)
+    (root / GOOD[0]).rename(tmp_path / "away.mp4")
+    settings = config(root, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.5)
+    first, _ = run(settings)
+    assert first.reasons == {"missing-file": 1, "unreadable": 1}
+    again, _ = run(settings)
+    assert again.kept_shards == again.shards
+    (tmp_path / "away.mp4").rename(root / GOOD[0])
+    restored, _ = run(settings)
+    assert restored.reasons == {"unreadable": 1}
+    assert restored.kept_shards == restored.shards - 1
+    (root / "corrupt.mp4").write_bytes((root / GOOD[1]).read_bytes())
+    repaired, _ = run(settings)
+    assert repaired.failed == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_a_done_file_that_cannot_be_read_is_an_unfinished_shard(ray_session, videos, tmp_path, text):
+    settings = config(videos, tmp_path, GOOD[:4])
+    run(settings)
+    whole = contents(tmp_path / "data")
+    (tmp_path / "data/train/00000/done.json").write_text(text)
+    summary, _ = run(settings)
+    assert summary.kept_shards == summary.shards - 1
+    assert contents(tmp_path / "data") == whole
+
+
+def test_a_truncated_feature_file_is_made_again(ray_session, videos, tmp_path):
+    settings = config(videos, tmp_path, GOOD[:4])
+    run(settings)
+    whole = contents(tmp_path / "data")
+    (tmp_path / "data/train/00000/rgb.arrow").write_bytes(whole["train/00000/rgb.arrow"][:100])
+    run(settings)
+    assert contents(tmp_path / "data") == whole
+
+
+def test_shards_of_a_killed_run_with_another_shard_size_are_refused(ray_session, videos, tmp_path):
+    run(config(videos, tmp_path, GOOD, clips_per_shard=1))
+    for name in ("dataset.json", *(f"train/{i:05d}/done.json" for i in range(4))):
+        (tmp_path / "data" / name).unlink()
+    shutil.rmtree(tmp_path / "data/val")
+    shutil.rmtree(tmp_path / "data/test")
+    with pytest.raises(ChangedDatasetError, match=r"train/0000\d.*--clips-per-shard 4.*--on-change redo"):
+        run(config(videos, tmp_path, GOOD, clips_per_shard=4))
+    run(config(videos, tmp_path, GOOD, clips_per_shard=4, on_change="redo"))
+    assert [p.name for p in (tmp_path / "data/train").iterdir()] == ["00000"]
+
+
+def test_an_error_of_a_task_is_one_line_without_traces():
+    error = RayTaskError("write", "Traceback of several processes", ValueError("no such\ncolumn"))
+    assert dataset_module._why(error) == "ValueError: no such column"
+    assert dataset_module._why(error.as_instanceof_cause()) == "ValueError: no such column"
+
+
+def test_whatever_a_shard_raises_is_its_row(monkeypatch, videos, tmp_path):
+    def broken(*_):
+        raise ValueError("no such column")
+
+    monkeypatch.setattr(dataset_module, "write_shard", broken)
+    monkeypatch.setattr(dataset_module, "from_bytes", lambda data: data)
+    job = ShardJob(out=str(tmp_path), videos=str(videos), features=FEATURES, limits=DecodeLimits())
+    assert dataset_module._write({"shard": "s", "rows": b""}, job=job)["error"] == "ValueError: no such column"
+
+
+def test_versions_need_no_particular_distribution(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: 1 / 0)
+    assert {"av", "opencv", "torch", "libavcodec"} <= set(dataset_module._versions())
+
+
+def test_a_stricter_error_rate_leaves_no_dataset_of_the_laxer_run(ray_session, videos, tmp_path):
+    run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.5))
+    with pytest.raises(TooManyFailuresError):
+        run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.0))
+    assert not (tmp_path / "data/dataset.json").exists()

@@ -120,13 +120,13 @@ def test_a_difference_is_shown_setting_by_setting(videos, rows, tmp_path):
     write_shard("train/00000", rows, job(videos, tmp_path))
     store = Store(str(tmp_path))
     done = find_done(store, "train/00000")
-    assert differences(store, "train/00000", done, rows, FEATURES) == []
+    assert differences(done, rows, FEATURES) == []
     other = FeatureSpec(rgb=RgbSpec(fps=5.0, fixed_size_px=(48, 64)), flow=FlowSpec(bound_px=8.0))
-    assert differences(store, "train/00000", done, rows, other) == [
+    assert differences(done, rows, other) == [
         "rgb: rgb.fps: 10.0 -> 5.0",
         "flow: flow.bound_px: 20.0 -> 8.0, rgb.fps: 10.0 -> 5.0",
     ]
-    assert "manifest rows" in differences(store, "train/00000", done, rows.slice(1), FEATURES)[0]
+    assert "manifest rows" in differences(done, rows.slice(1), FEATURES)[0]
 
 
 def test_a_shard_made_of_one_modality_can_be_kept_when_only_that_is_asked_for(videos, rows, tmp_path):
@@ -135,5 +135,5 @@ def test_a_shard_made_of_one_modality_can_be_kept_when_only_that_is_asked_for(vi
     assert [r["reason"] for r in ledger if r["uri"] == "mute.mkv"] == ["no-audio-stream"]
     store = Store(str(tmp_path))
     done = find_done(store, "train/00000")
-    assert differences(store, "train/00000", done, rows, only) == []
-    assert differences(store, "train/00000", done, rows, FEATURES) == ["it holds no rgb", "it holds no flow"]
+    assert differences(done, rows, only) == []
+    assert differences(done, rows, FEATURES) == ["it holds no rgb", "it holds no flow"]

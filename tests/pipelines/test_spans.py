@@ -1,27 +1,4 @@
-import numpy as np
-
-from pipelines.spans import pick, scaled_size, stored_before, stored_count
-
-
-def test_picking_agrees_with_asking_for_the_last_frame_at_every_instant():
-    rng = np.random.default_rng(1)
-    pts_s = np.cumsum(rng.uniform(0.01, 0.2, 50))
-    picked = pick(pts_s, rate_hz=15.0, duration_s=float(pts_s[-1]))
-    for i, index in enumerate(picked):
-        shown = [k for k, t in enumerate(pts_s) if t <= i / 15.0 + 1e-3]
-        assert index == (shown[-1] if shown else 0)
-
-
-def test_a_constant_rate_that_divides_the_source_takes_every_second_frame():
-    picked = pick(np.arange(60) / 30.0, rate_hz=15.0, duration_s=2.0)
-    assert picked.tolist() == list(range(0, 60, 2))
-
-
-def test_time_stamps_rounded_to_milliseconds_pick_the_same_frames_as_exact_ones():
-    exact = np.arange(60) / 30.0
-    for rate_hz in (15.0, 10.0, 30.0):
-        rounded = pick(exact.round(3), rate_hz=rate_hz, duration_s=2.0)
-        assert rounded.tolist() == pick(exact, rate_hz=rate_hz, duration_s=2.0).tolist()
+from pipelines.spans import scaled_size, stored_before, stored_count
 
 
 def test_counts_add_up_over_the_frames_of_a_stream():
