@@ -109,19 +109,31 @@ class DatasetInfo:
     @classmethod
     def loads(cls, text: str, *, what: str) -> "DatasetInfo":
         """The inverse of `dumps`; ``what`` names the file in errors."""
-        values: dict[str, Any] = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{what} is not JSON ({error}); rerun `gblend preprocess`") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{what} must hold a JSON object; rerun `gblend preprocess`")
         if values.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"{what} has format_version {values.get('format_version')}, this version reads {FORMAT_VERSION}; "
                 "rerun `gblend preprocess`"
             )
-        return cls(
-            tasks=tasks_from_json(values["tasks"]),
-            features=FeatureSpec.from_json(values["features"]),
-            shards=tuple(ShardEntry(**entry) for entry in values["shards"]),
-            counts=values["counts"],
-            versions=values["versions"],
-        )
+        tasks = tasks_from_json(values.get("tasks"), what=what)
+        try:
+            return cls(
+                tasks=tasks,
+                features=FeatureSpec.from_json(values["features"]),
+                shards=tuple(ShardEntry(**entry) for entry in values["shards"]),
+                counts=values["counts"],
+                versions=values["versions"],
+            )
+        except KeyError as error:
+            raise ValueError(f"{what} lacks {error}; rerun `gblend preprocess`") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            # TypeError: an entry has keys that its dataclass does not have, or lacks some.
+            raise ValueError(f"{what} is not as this version writes it ({error}); rerun `gblend preprocess`") from None
 
     def require_split(self, split: str) -> tuple[ShardEntry, ...]:
         """The split's shards; an empty split is an error."""
