@@ -131,7 +131,7 @@ def _failure(error: Exception) -> Exception | None:
     An error raised in a Ray task arrives as one of Ray's, also of the original's class, with a coloured traceback for a
     message; only the original is told. Ray is not imported here: where it was not, the error cannot be one of its.
     """
-    ray = sys.modules.get("ray.exceptions")
+    ray: Any = sys.modules.get("ray.exceptions")
     while ray is not None and isinstance(error, ray.RayTaskError) and isinstance(error.cause, Exception):
         error = error.cause
     of_ray = ray is not None and isinstance(error, ray.RayError) and not isinstance(error, ray.RayTaskError)

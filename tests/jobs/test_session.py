@@ -68,6 +68,8 @@ def test_threads_that_a_submitted_job_has_set_are_not_set_again(init, monkeypatc
 def test_a_cluster_that_cannot_be_joined_is_named(init, monkeypatch, error):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     init["raises"] = error
-    with pytest.raises(ConnectionError, match=r"cannot join the Ray cluster at head:6379 \(from RAY_ADDRESS\): "):
-        with connect():
-            raise AssertionError("connected")
+    with (
+        pytest.raises(ConnectionError, match=r"cannot join the Ray cluster at head:6379 \(from RAY_ADDRESS\): "),
+        connect(),
+    ):
+        raise AssertionError("connected")
