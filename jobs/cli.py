@@ -132,8 +132,11 @@ def _failure(error: Exception) -> Exception | None:
     message; only the original is told. Ray is not imported here: where it was not, the error cannot be one of its.
     """
     ray: Any = sys.modules.get("ray.exceptions")
-    while ray is not None and isinstance(error, ray.RayTaskError) and isinstance(error.cause, Exception):
-        error = error.cause
+    while ray is not None and isinstance(error, ray.RayTaskError):
+        cause = getattr(error, "cause", None)
+        if not isinstance(cause, Exception):
+            break
+        error = cause
     of_ray = ray is not None and isinstance(error, ray.RayError) and not isinstance(error, ray.RayTaskError)
     return error if of_ray or isinstance(error, (JobError, OSError, ValueError)) else None
 
