@@ -4,7 +4,6 @@ Local shards are memory-mapped, so a shuffled reader touches only the record bat
 ranges. Only `pyarrow` reads the files: no object is ever unpickled.
 """
 
-import json
 from dataclasses import dataclass
 
 import fsspec
@@ -81,10 +80,7 @@ def read_dataset_info(data: str) -> DatasetInfo:
         text = fs.cat_file(place).decode()
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: {data} is not a finished data set; {REMEDY}") from None
-    try:
-        return DatasetInfo.loads(text, what=path)
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
+    return DatasetInfo.loads(text, what=path)
 
 
 def single_label_task(info: DatasetInfo) -> Task:

@@ -186,7 +186,7 @@ def _ogr_bars(name: str, method: str, step: Step, heads: tuple[str, ...]) -> str
                 ha="center",
                 annotation_clip=False,
             )
-        drawn.axes.set_ylim(0, top)
+        drawn.axes.set_ylim(0, 1.1 * top)  # room for a number above the highest dot
         drawn.axes.set_ylabel("OGR")
         drawn.axes.set_title(f"{method}: OGR = |O / G|", pad=14)
         _head_ticks(drawn.axes, step.heads)

@@ -135,10 +135,18 @@ def test_a_directory_without_dataset_json_is_not_a_data_set(tmp_path):
         read_dataset_info(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 1}', ""])
-def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", " is not JSON "),
+        ("", " is not JSON "),
+        ("[]", " must hold a JSON object; rerun `gblend preprocess`"),
+        ('{"format_version": 1}', ": tasks must be a list of at least one task, got None"),
+    ],
+)
+def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text, problem):
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match=r"dataset.json cannot be read .*; rerun `gblend preprocess`"):
+    with pytest.raises(ValueError, match=r"/dataset\.json" + problem):
         read_dataset_info(str(tmp_path))
 
 
