@@ -83,13 +83,13 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     Args:
         plan: From `make_plan`.
         compute: Size of the group.
-        storage: Directory for Ray Train's own state, shared by the nodes; removed in the end.
+        storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
     """
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
-    name = f"gblend-{time.time_ns()}"
+    name = f"ray-{time.time_ns()}"
     lines = Queue(actor_options={"num_cpus": 0})
     trainer = ray.train.torch.TorchTrainer(
         _work,
@@ -111,9 +111,10 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(_cause(error)) from error
-    fs, root = fsspec.core.url_to_fs(storage)
-    if fs.exists(f"{root}/{name}"):
-        fs.rm(f"{root}/{name}", recursive=True)
+        finally:
+            fs, root = fsspec.core.url_to_fs(storage)
+            if fs.exists(f"{root}/{name}"):
+                fs.rm(f"{root}/{name}", recursive=True)
 
 
 def _work(job: dict) -> None:

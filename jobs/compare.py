@@ -52,7 +52,7 @@ def compare(
     if plan.pending:
         with connect():
             try:
-                train_runs(plan, compute, storage=f"{out}/ray")
+                train_runs(plan, compute, storage=out)
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
     runs = [load_run(directory) for directory in plan.places.values()]

@@ -48,7 +48,7 @@ def train(
     if plan.pending:
         with connect():
             try:
-                train_runs(plan, compute, storage=f"{out}/ray")
+                train_runs(plan, compute, storage=out)
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
     finished = load_run(out)
