@@ -11,11 +11,12 @@ from gblend.config import ComputeConfig, TrainConfig
 from gblend.records import write_json
 from gblend.runs import load_run
 from gblend.table import comparison_table, to_text
-from gblend.worker import make_plan, train_runs
-from jobs.cli import Flat, JobError, run
+from gblend.worker import make_plan
+from jobs.cli import Flat, run
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
-from jobs.session import absolute, connect
+from jobs.session import absolute
+from jobs.train import carry_out
 
 COMPUTE = ComputeConfig()
 
@@ -49,12 +50,7 @@ def compare(
         f"{len(plan.places) - plan.pending} of them finished",
         flush=True,
     )
-    if plan.pending:
-        with connect():
-            try:
-                train_runs(plan, compute, storage=out)
-            except RuntimeError as error:
-                raise JobError(f"training failed: {error}") from error
+    carry_out(plan, compute, storage=out)
     runs = [load_run(directory) for directory in plan.places.values()]
     table = comparison_table([run.result for run in runs])
     write_json(f"{out}/table.json", table.to_json())

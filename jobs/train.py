@@ -8,7 +8,7 @@ import sys
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.runs import load_run
-from gblend.worker import describe, make_plan, train_runs
+from gblend.worker import Plan, describe, make_plan, train_runs
 from jobs.cli import Flat, JobError, run
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
@@ -45,16 +45,21 @@ def train(
         workers=compute.workers,
         place=lambda run: out if run.method == method else f"{out}/probes/{run.name}",
     )
-    if plan.pending:
-        with connect():
-            try:
-                train_runs(plan, compute, storage=out)
-            except RuntimeError as error:
-                raise JobError(f"training failed: {error}") from error
+    carry_out(plan, compute, storage=out)
     finished = load_run(out)
     print(describe(finished.result))
     write_page([finished], out=f"{out}/report.html", title=f"{method} on {data}", data=data, command=command_line())
     return out
+
+
+def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
+    """Train what a plan still lacks; a finished plan asks for no cluster."""
+    if plan.pending:
+        with connect():
+            try:
+                train_runs(plan, compute, storage=storage)
+            except RuntimeError as error:
+                raise JobError(f"training failed: {error}") from error
 
 
 if __name__ == "__main__":
