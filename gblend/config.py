@@ -112,6 +112,11 @@ class OptimConfig:
         for name in ("weight_decay", "warmup_epochs"):
             _require(0.0 <= getattr(self, name) < math.inf, f"optim.{name}", "at least 0", getattr(self, name))
         _require(min(self.milestones, default=0) >= 0, "optim.milestones", "at least 0", list(self.milestones))
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError(
+                f"optim.milestones are the drops of schedule step, and of no other; got schedule {self.schedule} with "
+                f"milestones {list(self.milestones)}; give both or neither"
+            )
         _require_choices(self, "optim.")
 
 

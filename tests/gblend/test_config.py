@@ -95,3 +95,9 @@ def test_the_json_form_survives_a_round_trip_through_a_file(name):
 def test_configurations_cannot_be_changed():
     with pytest.raises(AttributeError):
         train_config().epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given", [{"schedule": "step"}, {"schedule": "cosine", "milestones": (3,)}])
+def test_milestones_that_would_be_ignored_or_missed_are_refused(given):
+    with pytest.raises(ValueError, match=r"optim\.milestones are the drops of schedule step, and of no other; got"):
+        OptimConfig(**given)
