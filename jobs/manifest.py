@@ -9,7 +9,8 @@ import sys
 from jobs.cli import run
 from pipelines.annotations import Annotation, from_csv
 from pipelines.folder import from_folder, list_files
-from pipelines.manifest import build, write_manifest
+from pipelines.manifest import write_manifest
+from pipelines.preflight import build
 
 
 def csv(*, annotations: str, videos: str, out: str, task: str = "label") -> str:

@@ -29,7 +29,8 @@ import torch
 import torchaudio
 from ray.exceptions import RayError, RayTaskError, UserCodeException
 
-from pipelines.plan import Manifest, ShardPlan, from_bytes, is_shard_name, plan_shards, read_manifest, to_bytes
+from pipelines.manifest import Manifest, read_manifest
+from pipelines.plan import ShardPlan, from_bytes, is_shard_name, plan_shards, to_bytes
 from pipelines.shards import (
     ShardJob,
     differences,

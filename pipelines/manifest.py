@@ -1,111 +1,92 @@
-"""Annotations and a video root to a clip manifest and a report on what is missing, before any work is spent.
-
-What is missing on disk is a count and a list, not an error, because real datasets lose videos all the time.
-"""
+"""The clip manifest as a file: read and checked before any work starts, written whole or not at all."""
 
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import fsspec
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from pipelines.annotations import LABEL_SEPARATOR, Annotation
-from pipelines.folder import is_media
-from schemas.manifest import SPLITS, make_clip_id, manifest_schema
-from schemas.task import Task
+from schemas.conform import require_schema
+from schemas.manifest import SPLITS, manifest_schema
+from schemas.task import Task, decode_tasks
+
+pc: Any = pyarrow.compute
+"""Arrow makes these functions when it is imported, out of a type checker's sight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preflight:
-    """What a manifest covers."""
+class Manifest:
+    """A checked manifest."""
 
-    annotated: int
-    """Rows of the annotations."""
-    found: int
-    """Rows of the manifest: those whose file exists, repeated ones counted once."""
-    missing: tuple[str, ...]
-    """Annotated paths that do not exist, sorted, each once."""
-    duplicates: tuple[str, ...]
-    """Ids of rows that repeat an earlier one word for word and were left out."""
-    ignored: tuple[str, ...]
-    """Media files below the root that no row names, sorted."""
-    histogram: dict[str, dict[str, dict[str, int]]]
-    """Task -> split -> class -> clips."""
-
-    def lines(self) -> list[str]:
-        """The report, for people."""
-        told = [
-            f"annotated {self.annotated}, found {self.found}, missing files {len(self.missing)}, "
-            f"duplicates {len(self.duplicates)}, ignored media files {len(self.ignored)}"
-        ]
-        for what, names in (("missing", self.missing), ("duplicate", self.duplicates), ("ignored", self.ignored)):
-            told += [f"{what}: {name}" for name in names[:20]]
-            if len(names) > 20:
-                told.append(f"{what}: ... and {len(names) - 20} more")
-        for task, splits in self.histogram.items():
-            for split, classes in splits.items():
-                shown = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:20])
-                more = f", ... {len(classes) - 20} more classes" if len(classes) > 20 else ""
-                told.append(f"{task}, {split}: {sum(classes.values())} labels: {shown}{more}")
-        return told
+    table: pa.Table
+    """Exactly the columns of `schemas.manifest_schema`, in its order."""
+    tasks: tuple[Task, ...]
+    """What the label columns mean."""
 
 
-def build(annotations: Sequence[Annotation], *, files: Iterable[str]) -> tuple[pa.Table, Preflight]:
-    """The manifest of the annotated clips whose files exist, and the report on all of them.
+def read_manifest(path: str) -> Manifest:
+    """Read and check a manifest: everything wrong with it is said before any work starts."""
+    try:
+        # Through fsspec, so that a manifest may lie wherever the videos and the dataset may.
+        with cast("Any", fsspec.open(path, "rb")) as file:
+            table = pq.read_table(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no manifest at {path}; make one with `gblend manifest`") from None
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file ({error}); make one with `gblend manifest`") from None
+    return check_manifest(table, what=path)
 
-    Rows may repeat each other word for word; two that share an id and nothing else are an error.
-    """
-    present = set(files)
-    tasks = _tasks(annotations)
-    index = {task.name: {name: i for i, name in enumerate(task.classes)} for task in tasks}
-    rows: list[dict[str, Any]] = []
-    missing: set[str] = set()
-    duplicates: list[str] = []
-    seen: dict[str, Annotation] = {}
-    histogram: dict[str, dict[str, Counter[str]]] = {t.name: {s: Counter() for s in SPLITS} for t in tasks}
-    for note in annotations:
-        clip_id = note.clip_id or make_clip_id(note.uri, note.start_s, note.end_s)
-        first = seen.setdefault(clip_id, note)
-        if first is not note:
-            _require_same(clip_id, first, note)
-            duplicates.append(clip_id)
-            continue
-        if note.uri not in present:
-            missing.add(note.uri)
-            continue
-        row: dict[str, Any] = {
-            "clip_id": clip_id,
-            "uri": note.uri,
-            "start_s": note.start_s,
-            "end_s": note.end_s,
-            "split": note.split,
-            "group": note.group or note.uri,
-        }
-        for task in tasks:
-            names = note.labels[task.name]
-            numbers = None if names is None else [index[task.name][name] for name in names]
-            row[task.column] = numbers if task.kind == "multi" or numbers is None else numbers[0]
-            histogram[task.name][note.split].update(names or ())
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"none of the {len(annotations)} annotated files exists below the video root")
-    report = Preflight(
-        annotated=len(annotations),
-        found=len(rows),
-        missing=tuple(sorted(missing)),
-        duplicates=tuple(duplicates),
-        ignored=tuple(sorted(path for path in present - {note.uri for note in annotations} if is_media(path))),
-        histogram={
-            task: {split: dict(sorted(counts.items())) for split, counts in splits.items() if counts}
-            for task, splits in histogram.items()
-        },
-    )
-    return pa.Table.from_pylist(rows, manifest_schema(tasks)), report
+
+def check_manifest(table: pa.Table, *, what: str) -> Manifest:
+    """Schema, ids, splits, spans, labels and paths; ``what`` names the manifest in errors."""
+    tasks = decode_tasks(table.schema.metadata, what=what)
+    schema = manifest_schema(tasks)
+    require_schema(table.schema, schema, what=what, remedy="write it with `gblend manifest`")
+    if table.num_rows == 0:
+        raise ValueError(f"{what} has no rows")
+    for field in schema:  # Before the cast, which refuses them too, but not in words.
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{what}: column {field.name!r} has empty cells; every clip needs one")
+    table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata)).combine_chunks()
+    counts = pc.value_counts(table["clip_id"].combine_chunks())
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise ValueError(
+            f"{what}: clip_id {repeated[0]['values'].as_py()!r} occurs {repeated[0]['counts'].as_py()} times; "
+            "ids must be unique"
+        )
+    unknown = sorted(set(pc.unique(table["split"]).to_pylist()) - set(SPLITS))
+    if unknown:
+        raise ValueError(f"{what}: unknown split {unknown[0]!r}; allowed: {', '.join(SPLITS)}")
+    start, end = pc.fill_null(table["start_s"], 0.0), table["end_s"]
+    bad = pc.or_kleene(pc.less(start, 0.0), pc.less_equal(end, start))
+    _refuse(table, bad, what, "has a span that is empty or begins before 0")
+    escape = pc.match_substring_regex(table["uri"], r"^/|^$|(^|[/\\])\.\.([/\\]|$)|^[A-Za-z][A-Za-z0-9+.-]*://")
+    _refuse(table, escape, what, "has a uri that is not a plain path below the video root")
+    for task in tasks:
+        _check_labels(table, task, what)
+    return Manifest(table=table, tasks=tasks)
+
+
+def _refuse(table: pa.Table, bad: pa.ChunkedArray, what: str, problem: str) -> None:
+    first = pc.index(pc.fill_null(bad, False), True).as_py()
+    if first >= 0:
+        row = table.slice(first, 1).to_pylist()[0]
+        span = f"[{row['start_s']}, {row['end_s']})"
+        raise ValueError(f"{what}: row {first} (uri {row['uri']!r}, span {span}) {problem}")
+
+
+def _check_labels(table: pa.Table, task: Task, what: str) -> None:
+    labels = table[task.column]
+    values = pc.list_flatten(labels) if task.kind == "multi" else labels
+    outside = pc.or_(pc.less(values, 0), pc.greater_equal(values, len(task.classes)))
+    if pc.any(outside).as_py():
+        worst = values.filter(outside)[0].as_py()
+        raise ValueError(f"{what}: {task.column} holds {worst}, allowed are 0..{len(task.classes) - 1}")
 
 
 def write_manifest(table: pa.Table, out: str) -> None:
@@ -122,29 +103,3 @@ def write_manifest(table: pa.Table, out: str) -> None:
     temporary = f"{path}.tmp-{os.getpid()}"
     fs.pipe_file(temporary, sink.getvalue().to_pybytes())
     fs.mv(temporary, path)
-
-
-def _require_same(clip_id: str, first: Annotation, again: Annotation) -> None:
-    """Two rows with one id must be one row written twice: anything else loses a clip or a label without a word."""
-    for field in fields(Annotation):
-        one, other = getattr(first, field.name), getattr(again, field.name)
-        if one != other:
-            raise ValueError(
-                f"two rows share the clip id {clip_id!r} but differ in {field.name}: {one!r} and {other!r}; "
-                f"ids are unique, and several labels of one clip go into one cell, separated by {LABEL_SEPARATOR!r}"
-            )
-
-
-def _tasks(annotations: Sequence[Annotation]) -> tuple[Task, ...]:
-    """Tasks and classes: several labels in any cell make a task multi-label; integers sort as numbers."""
-    tasks = []
-    for name in annotations[0].labels:
-        cells = [note.labels[name] for note in annotations]
-        classes = {label for cell in cells for label in cell or ()}
-        if not classes:
-            raise ValueError(f"task {name!r} has no label in any row")
-        numeric = all(re.fullmatch(r"-?\d+", label) for label in classes)
-        ordered = sorted(classes, key=lambda label: (int(label) if numeric else 0, label))
-        several = any(cell is not None and len(cell) > 1 for cell in cells)
-        tasks.append(Task(name=name, kind="multi" if several else "single", classes=tuple(ordered)))
-    return tuple(tasks)

@@ -8,8 +8,9 @@ from ray.exceptions import RayTaskError
 from pipelines import dataset as dataset_module
 from pipelines.annotations import parse_csv
 from pipelines.dataset import ChangedDatasetError, PreprocessConfig, ShardError, TooManyFailuresError, preprocess
-from pipelines.manifest import build, write_manifest
-from pipelines.plan import plan_shards, read_manifest
+from pipelines.manifest import read_manifest, write_manifest
+from pipelines.plan import plan_shards
+from pipelines.preflight import build
 from pipelines.shards import ShardJob, write_shard
 from pipelines.source import DecodeLimits
 from schemas.features import FeatureSpec, RgbSpec

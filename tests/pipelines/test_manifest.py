@@ -3,8 +3,8 @@ import pytest
 
 from pipelines.annotations import from_csv, parse_csv
 from pipelines.folder import from_folder, list_files
-from pipelines.manifest import build, write_manifest
-from pipelines.plan import read_manifest
+from pipelines.manifest import read_manifest, write_manifest
+from pipelines.preflight import build
 
 
 def test_a_spreadsheet_export_reads_like_a_plain_file(tmp_path):

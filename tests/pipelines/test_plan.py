@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.plan import check_manifest, from_bytes, plan_shards, read_manifest, rows_hash, to_bytes
+from pipelines.manifest import check_manifest, read_manifest
+from pipelines.plan import from_bytes, plan_shards, rows_hash, to_bytes
 from schemas.manifest import manifest_schema
 from schemas.task import Task
 

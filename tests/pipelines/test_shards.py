@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.annotations import parse_csv
-from pipelines.manifest import build
+from pipelines.preflight import build
 from pipelines.shards import ShardJob, differences, find_done, write_shard
 from pipelines.source import DecodeLimits
 from pipelines.store import Store
