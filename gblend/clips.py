@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int
 
-from schemas import DatasetInfo, Modality, Task, clips_schema, feature_file, feature_schema, require_schema
+from schemas import DatasetInfo, FeatureSpec, Modality, Task, clips_schema, feature_file, feature_schema, require_schema
 from schemas.layout import CLIPS_FILE, DATASET_FILE
 
 Encoded = bytes | pa.Buffer
@@ -134,7 +134,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
         for name in modalities:
-            present[name] += table.column("has_audio" if name == "logmel" else "has_rgb").to_pylist()
+            present[name] += _present(table, name, info.features)
     return ClipIndex(
         clip_ids=tuple(ids),
         groups=tuple(groups),
@@ -190,6 +190,14 @@ class ClipReader:
                 )
             self._files[key] = reader
         return self._files[key]
+
+
+def _present(table: pa.Table, modality: Modality, features: FeatureSpec) -> list[bool]:
+    """Which clips of a shard have a modality; one with too few frames for a pair has no flow."""
+    if modality == "logmel":
+        return table.column("has_audio").to_pylist()
+    least = features.flow.stride if modality == "flow" else 0
+    return [frames > least for frames in table.column("frames").to_pylist()]
 
 
 def _open(path: str) -> pa.RecordBatchFileReader:

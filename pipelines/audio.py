@@ -38,11 +38,9 @@ class _Segment:
 class AudioJoiner:
     """Mixes to mono, resamples and puts every piece where its time stamp says."""
 
-    def __init__(self, origin_s: float, span_s: float, rate_hz: int) -> None:
-        self.damaged = 0
+    def __init__(self, *, start_s: float, span_s: float, rate_hz: int) -> None:
         self.done = False
-        self.span_s = span_s
-        self._origin_s, self._rate_hz = origin_s, rate_hz
+        self._start_s, self._span_s, self._rate_hz = start_s, span_s, rate_hz
         self._resampler: AudioResampler | None = None
         self._form: tuple[str, str, int] | None = None
         self._segments: list[_Segment] = []
@@ -53,11 +51,11 @@ class AudioJoiner:
         """Where the last real sample ends."""
         return max((s.start_s + s.samples / self._rate_hz for s in self._segments), default=0.0)
 
-    def push(self, frame: Any) -> None:
-        """Take the next piece of sound."""
-        time_s = self._next_s if frame.time is None else frame.time - self._origin_s
+    def push(self, frame: Any, time_s: float) -> None:
+        """Take the next piece of sound, and when it begins, from the beginning of the file."""
+        time_s -= self._start_s
         lasts_s = frame.samples / frame.sample_rate
-        if time_s >= self.span_s:
+        if time_s >= self._span_s:
             self.done = True
             return
         if time_s + lasts_s <= 0:

@@ -1,23 +1,26 @@
-"""One manifest row to one stored clip, or to the reason why there is none: the boundary where errors become data.
+"""The clips of one source file to stored rows, or to the reasons why there are none: where errors become data.
 
-A modality the file lacks is a null and a flag, never an invented array. The clip as a whole fails only when none of the
-modalities asked for can be had. Presence flags and the length depend on the file alone, not on which modalities are
-stored, so picture and sound are both looked at even when one of them is wanted.
+A clip is had when it has picture or sound, whatever modalities are asked for: so the clips of a dataset do not depend
+on them, and a modality can be added later. One that a clip lacks is a null and a flag, never an invented array. A
+broken file costs its own clips only, and nothing that a file does raises here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipelines.audio import AudioClip
-from pipelines.decode import DecodedClip, VideoClip, decode_clip
+from pipelines.decode import decode_spans
 from pipelines.encode import encode_frame, encode_gray
 from pipelines.flow import flow_images
 from pipelines.logmel import logmel
-from pipelines.source import DecodeError, DecodeLimits
+from pipelines.messages import ClipFailure, ClipRequest, SourceRequest
+from pipelines.picture import VideoClip
+from pipelines.source import DecodeError, DecodeLimits, OutOfMemoryError
 from pipelines.store import local_media
+from pipelines.take import DecodedClip, Span
 from schemas.features import FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 from schemas.ledger import Stage
 
@@ -34,72 +37,107 @@ class ClipRecord:
     presence: Row
     """The columns of ``clips.arrow`` that are not in the manifest."""
     features: dict[Modality, Row]
-    """One row per requested modality; all but ``clip_id`` null when the clip lacks it."""
+    """One row per modality computed; all but ``clip_id`` null when the clip lacks it."""
     note: str | None = None
-    """Damage survived and modalities missing, for the ledger."""
+    """Damage survived and parts missing, for the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipFailure:
-    """A clip that cannot be stored."""
+class ClipResult:
+    """What came of one clip of a request."""
 
-    stage: Stage
-    """The step that ended it."""
-    reason: str
-    """A short slug to count by."""
-    message: str
-    """One readable line."""
+    index: int
+    """Which of the request's clips."""
+    made: ClipRecord | ClipFailure
+    """The clip, or why there is none."""
 
 
-def make_clip(
-    row: Mapping[str, Any], *, videos: str, features: FeatureSpec, limits: DecodeLimits | None = None
-) -> ClipRecord | ClipFailure:
-    """Decode, compute and encode what one manifest row asks for. Never raises: a broken file costs its own row only."""
+def make_clips(
+    request: SourceRequest,
+    *,
+    videos: str,
+    features: FeatureSpec,
+    limits: DecodeLimits | None = None,
+    scratch: str | None = None,
+) -> Iterator[ClipResult]:
+    """Decode, compute and encode the clips of one file, each given as soon as it is complete.
+
+    ``scratch`` is a directory for files that have to be downloaded.
+    """
+    limits = limits or DecodeLimits()
+    waiting = set(range(len(request.clips)))
+    spans = [Span(start_s=c.start_s, end_s=c.end_s, duration_s=c.duration_s) for c in request.clips]
     try:
-        with local_media(videos, row["uri"]) as path:
-            decoded = decode_clip(
+        with local_media(videos, request.uri, scratch=scratch, max_bytes=int(limits.max_file_gib * 2**30)) as path:
+            decoded = decode_spans(
                 path,
-                start_s=row["start_s"],
-                end_s=row["end_s"],
+                spans,
                 rgb=features.rgb,
                 sample_rate_hz=features.logmel.sample_rate_hz,
                 limits=limits,
+                parts=request.parts,
             )
-        return compute(row["clip_id"], decoded, features)
-    except DecodeError as error:
-        return ClipFailure(stage=error.stage, reason=error.reason, message=_one_line(str(error)))
+            for result in decoded:
+                waiting.discard(result.index)
+                yield ClipResult(index=result.index, made=_made(request, result.index, result.clip, features))
+    except Exception as error:  # It concerns the file: every clip that has no result yet.
+        failure = _failure(error)
+        for index in sorted(waiting):
+            yield ClipResult(index=index, made=failure)
+
+
+def _made(
+    request: SourceRequest, index: int, decoded: DecodedClip | DecodeError, features: FeatureSpec
+) -> ClipRecord | ClipFailure:
+    try:
+        if isinstance(decoded, DecodeError):
+            raise decoded
+        return compute(request.clips[index], decoded, features, request.modalities)
     except Exception as error:  # The row boundary: a bug met by one clip must not cost its neighbours.
-        return ClipFailure(
-            stage=_stage_of(error), reason="internal-error", message=_one_line(f"{type(error).__name__}: {error}")
-        )
+        return _failure(error)
 
 
-def compute(clip_id: str, decoded: DecodedClip, features: FeatureSpec) -> ClipRecord | ClipFailure:
+def _failure(error: Exception) -> ClipFailure:
+    """An error as a ledger row's reason."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemoryError("decoding it needs more memory than --limits.max-memory-gib allows")
+    if isinstance(error, DecodeError):
+        return ClipFailure(stage=error.stage, reason=error.reason, message=_one_line(str(error)))
+    return ClipFailure(
+        stage=_stage_of(error), reason="internal-error", message=_one_line(f"{type(error).__name__}: {error}")
+    )
+
+
+def compute(
+    clip: ClipRequest, decoded: DecodedClip, features: FeatureSpec, modalities: tuple[Modality, ...]
+) -> ClipRecord | ClipFailure:
     """The stored form of a decoded clip."""
     video, audio = decoded.video, decoded.audio
-    wanted: dict[Modality, Row | None] = {}
-    for modality in features.modalities:
+    if video is None and audio is None and clip.duration_s is None:
+        return _nothing(decoded)
+    stored: dict[Modality, Row | None] = {}
+    for modality in modalities:
         if modality == "rgb":
-            wanted[modality] = None if video is None else _rgb(video, features.rgb)
+            stored[modality] = None if video is None else _rgb(video, features.rgb)
         elif modality == "flow":
-            wanted[modality] = None if video is None else _flow(video, features.flow)
+            stored[modality] = None if video is None else _flow(video, features.flow)
         else:
-            wanted[modality] = None if audio is None else _logmel(audio, decoded.duration_s, features.logmel)
-    missing: list[Modality] = [name for name, values in wanted.items() if values is None]
-    if len(missing) == len(wanted):
-        return _nothing(decoded, missing)
-    notes = [*decoded.notes, *(f"no {name}" for name in missing)]
-    if decoded.no_video == "bad-span":
-        notes.append("the span starts after the end of the picture")
+            stored[modality] = None if audio is None else _logmel(audio, decoded.duration_s, features.logmel)
+    notes = list(decoded.notes)
+    if decoded.no_video is not None:
+        notes.append("the span starts after the picture's end" if decoded.no_video == "bad-span" else "no picture")
+    if decoded.no_audio is not None:
+        notes.append("no sound")
     return ClipRecord(
         presence={
             "duration_s": decoded.duration_s,
+            "frames": 0 if video is None else len(video.frames),
             "has_rgb": video is not None,
             "has_audio": audio is not None,
             "silent": audio is not None and float(np.abs(audio.samples).max()) <= SILENT_PEAK,
             "still": video is not None and all(np.array_equal(video.frames[0], f) for f in video.frames[1:]),
         },
-        features={name: {"clip_id": clip_id, **(values or {})} for name, values in wanted.items()},
+        features={name: {"clip_id": clip.clip_id, **(values or {})} for name, values in stored.items()},
         note="; ".join(notes) or None,
     )
 
@@ -139,26 +177,27 @@ def _logmel(audio: AudioClip, duration_s: float, spec: LogmelSpec) -> Row:
     }
 
 
-def _nothing(decoded: DecodedClip, missing: list[Modality]) -> ClipFailure:
-    """Why a clip that has none of the requested modalities has none."""
-    asked = ", ".join(missing)
-    if "flow" in missing and decoded.video is not None:
-        return ClipFailure(stage="flow", reason="too-few-frames", message=f"{len(decoded.video.frames)} stored frames")
-    if "rgb" in missing or "flow" in missing:
-        reason, kind, stage = decoded.no_video or "no-frames", "video", "video"
+def _nothing(decoded: DecodedClip) -> ClipFailure:
+    """Why a clip has neither picture nor sound."""
+    found: tuple[Stage, str, str]
+    if decoded.no_video == "bad-span":
+        found = "plan", "bad-span", "the span starts after the end of the picture, and there is no sound in it"
+    elif decoded.no_video == "no-frames":
+        found = "video", "no-frames", "no frame of the picture can be decoded in the span, and there is no sound in it"
+    elif decoded.no_audio == "no-samples":
+        found = "audio", "no-samples", "there is no picture, and no sound in the span"
     else:
-        reason, kind, stage = decoded.no_audio or "no-samples", "audio", "audio"
-    if reason == "bad-span":
-        stage, what = "plan", "the span starts after the end of the picture"
-    else:
-        what = f"no {kind} stream" if reason.endswith("stream") else f"nothing in the {kind} stream"
-    return ClipFailure(stage=stage, reason=reason, message="; ".join([what, *decoded.notes, f"requested: {asked}"]))
+        found = "open", "no-streams", "there is neither a picture nor a sound stream"
+    stage, reason, what = found
+    return ClipFailure(stage=stage, reason=reason, message="; ".join([what, *decoded.notes]))
 
 
 def _stage_of(error: Exception) -> Stage:
     """Which step an unexpected error came from, by the module that raised it."""
     stages: dict[str, Stage] = {
         "pipelines.decode": "video",
+        "pipelines.reading": "video",
+        "pipelines.picture": "video",
         "pipelines.audio": "audio",
         "pipelines.flow": "flow",
         "pipelines.logmel": "logmel",

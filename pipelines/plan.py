@@ -1,7 +1,8 @@
 """Which manifest row goes into which shard. Decided once, from the manifest alone, before anything runs.
 
-Rows are taken split by split in manifest order, ``clips_per_shard`` at a time: the same manifest gives the same shards
-on any cluster, and a shard is the unit of work, of writing and of resuming.
+Rows are taken split by split, ``clips_per_shard`` at most: the same manifest gives the same shards on any cluster, and
+a shard is the unit of work, of writing and of resuming. The clips of one source file lie together, so that it is opened
+and decoded once; sources keep the order in which the manifest names them first.
 """
 
 import hashlib
@@ -39,14 +40,38 @@ def plan_shards(manifest: Manifest, *, clips_per_shard: int) -> list[ShardPlan]:
     """Every shard of a dataset, in order."""
     if clips_per_shard < 1:
         raise ValueError(f"clips_per_shard must be at least 1, got {clips_per_shard}")
-    splits = manifest.table["split"].to_numpy(zero_copy_only=False)
+    table = manifest.table
+    # Codes count sources in order of first appearance.
+    sources = pc.dictionary_encode(table["uri"].combine_chunks()).indices.to_numpy()
+    ends_s = pc.fill_null(table["end_s"], np.inf).to_numpy()
+    starts_s = pc.fill_null(table["start_s"], 0.0).to_numpy()
     plans = []
     for split in SPLITS:
-        rows = np.flatnonzero(splits == split)
-        for index, first in enumerate(range(0, len(rows), clips_per_shard)):
-            positions = rows[first : first + clips_per_shard]
-            plans.append(ShardPlan(name=shard_name(split, index), split=split, positions=positions))
+        rows = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
+        # By end: the order in which one pass over a source completes its clips.
+        rows = rows[np.lexsort((rows, starts_s[rows], ends_s[rows], sources[rows]))]
+        for index, (first, last) in enumerate(_bounds(sources[rows], clips_per_shard)):
+            plans.append(ShardPlan(name=shard_name(split, index), split=split, positions=rows[first:last]))
     return plans
+
+
+def _bounds(sources: np.ndarray, clips_per_shard: int) -> list[tuple[int, int]]:
+    """Where shards begin and end in rows sorted by source: sources stay whole unless they alone exceed a shard.
+
+    >>> _bounds(np.array([0, 0, 1, 1, 2, 3, 3, 3, 3, 3]), 3)
+    [(0, 2), (2, 5), (5, 8), (8, 10)]
+    """
+    ends = np.append(np.flatnonzero(np.diff(sources)) + 1, len(sources)).tolist()
+    bounds, first, last = [], 0, 0
+    for end in ends if len(sources) else []:
+        if end - first > clips_per_shard and last > first:
+            bounds.append((first, last))
+            first = last
+        while end - first > clips_per_shard:
+            bounds.append((first, first + clips_per_shard))
+            first += clips_per_shard
+        last = end
+    return [*bounds, (first, last)] if last > first else bounds
 
 
 def rows_hash(rows: pa.Table) -> str:

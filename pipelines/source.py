@@ -6,12 +6,13 @@ anywhere. Every error carries the ``stage`` and ``reason`` that the ledger shows
 Errors:
     DecodeError
     ├── OutsideRootError, MissingFileError, NotAFileError, UnavailableError, UnreadableError    while opening
-    └── BadSpanError, TooLargeError, TooLongError, TooSlowError                                 limits
+    ├── BadSpanError, TooLargeError, TooLongError, TooSlowError, OutOfMemoryError               limits
+    └── DecoderCrashError                                                                       isolation
 """
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from schemas.ledger import Stage
 
@@ -80,8 +81,25 @@ class TooSlowError(DecodeError):
     reason = "too-slow"
 
 
+class OutOfMemoryError(DecodeError):
+    """Decoding needed more memory than allowed."""
+
+    stage: Stage = "video"
+    reason = "out-of-memory"
+
+
+class DecoderCrashError(DecodeError):
+    """The decoder process died of this clip, twice."""
+
+    stage: Stage = "video"
+    reason = "decoder-crash"
+
+
 TRANSIENT_REASONS = frozenset({"unavailable", "too-slow", "internal-error"})
 """Failures that lie in the machine, the moment or the code: a later run tries the clip again."""
+
+LIMIT_REASONS = frozenset({"too-large", "too-long", "out-of-memory"})
+"""Failures that a run with other limits may not meet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +110,23 @@ class DecodeLimits:
     """Of one source frame; 8K UHD has 33 million."""
     max_stored_side_px: int = 32_000
     """Of a stored frame. A JPEG ends at 65,500, and a flow image is twice as high as its frame."""
-    max_stored_pixels: int = 500_000_000
+    max_stored_pixels: int = 300_000_000
     """Of all stored frames of one clip, three bytes each; 600 s of 128 x 228 at 15 frames/s have 263 million."""
     max_duration_s: float = 600.0
     """Of one clip; a longer source is cut into clips by the manifest's spans."""
     max_decode_s: float = 300.0
-    """Wall-clock time for one clip: a guard against endless files, far above what an honest one takes."""
+    """Wall-clock time for one clip, its file's download included: a guard against endless files, far above what an
+    honest one takes."""
+    max_memory_gib: float = 4.0
+    """Memory a decoder may allocate, beyond what it needs to start."""
+    max_file_gib: float = 64.0
+    """Size of a file that has to be downloaded."""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if not value > 0:
+                raise ValueError(f"limits.{part.name} must be above 0, got {value}")
 
 
 def resolve(root: str, uri: str) -> str:

@@ -146,7 +146,7 @@ def sha256_of(path: str) -> str:
 
 
 @contextmanager
-def local_media(videos: str, uri: str) -> Iterator[str]:
+def local_media(videos: str, uri: str, *, scratch: str | None = None, max_bytes: int | None = None) -> Iterator[str]:
     """A local path of a media file below the video root, downloaded for the time of use when the root is remote."""
     fs, root = _open_fs(videos)
     if isinstance(fs, LocalFileSystem):
@@ -154,7 +154,7 @@ def local_media(videos: str, uri: str) -> Iterator[str]:
         return
     if uri.startswith("/") or ".." in uri.split("/") or "\0" in uri:
         raise OutsideRootError(f"{uri!r} is not a plain path below the video root")
-    with tempfile.TemporaryDirectory(prefix="gblend-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="gblend-", dir=scratch) as scratch:
         # The name is ours; only the ending, which some containers are recognised by, is the file's.
         ending = os.path.splitext(uri)[1]
         path = os.path.join(scratch, "media" + (ending if ending.isascii() and ending[1:].isalnum() else ""))

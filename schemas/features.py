@@ -15,7 +15,7 @@ Modality = Literal["rgb", "flow", "logmel"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 """In the order in which heads, columns and tables list them."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the code writes other values or another layout for the same spec."""
 
 SPEC_KEY = b"gblend.feature"
@@ -174,6 +174,11 @@ class FeatureSpec:
             # Flow is computed before frames are encoded: how rgb.arrow stores them does not matter.
             described["rgb"] = {k: described["rgb"][k] for k in ("fps", "short_side_px", "fixed_size_px")}
         return json.loads(json.dumps({"format_version": FORMAT_VERSION, **described}))
+
+    def describe_clips(self) -> dict[str, Any]:
+        """The specs that decide what ``clips.arrow`` says of a clip, as plain JSON values."""
+        rgb = {"fps": self.rgb.fps, "short_side_px": self.rgb.short_side_px, "fixed_size_px": self.rgb.fixed_size_px}
+        return json.loads(json.dumps({"format_version": FORMAT_VERSION, "rgb": rgb}))
 
     def fingerprint(self, modality: Modality) -> str:
         """SHA-256 of `describe`: equal fingerprints mean interchangeable files."""

@@ -46,14 +46,22 @@ class ShardDone:
     """Manifest rows of this shard that gave no clip; its ``ledger.arrow`` says why."""
     manifest: str
     """SHA-256 of the shard's manifest rows, tasks included."""
+    present: dict[str, int]
+    """Per modality, how many of the clips have it."""
+    sampling: dict[str, Any]
+    """`FeatureSpec.describe_clips`: what ``clips.arrow`` depends on besides the manifest rows."""
     fingerprints: dict[str, str]
     """Per modality, `FeatureSpec.fingerprint`."""
+    specs: dict[str, dict[str, Any]]
+    """Per modality, `FeatureSpec.describe`: what a fingerprint stands for, to say what differs."""
     checksums: dict[str, str]
     """SHA-256 of every file of the shard, by name."""
     sizes: dict[str, int]
     """Bytes of every file of the shard, by name: what a resumed job compares, since checksums need whole reads."""
-    specs: dict[str, dict[str, Any]]
-    """Per modality, `FeatureSpec.describe`: what a fingerprint stands for, to say what differs."""
+    limits: dict[str, Any]
+    """What a clip was allowed to cost, which decides some failures."""
+    versions: dict[str, str]
+    """Versions of the libraries that decide the stored values."""
 
     def dumps(self) -> str:
         """Deterministic JSON."""
@@ -66,7 +74,9 @@ class ShardDone:
         if not isinstance(values, dict) or set(values) != {f.name for f in fields(cls)}:
             raise ValueError(f"not a {DONE_FILE} of this version")
         counts = [values["clips"], values["failed"]]
-        maps = [values[name] for name in ("fingerprints", "checksums", "sizes", "specs")]
+        maps = [
+            values[name] for name in ("sampling", "fingerprints", "specs", "checksums", "sizes", "limits", "versions")
+        ]
         if not all(isinstance(c, int) for c in counts) or not all(isinstance(m, dict) for m in maps):
             raise ValueError(f"not a {DONE_FILE} of this version")
         return cls(**values)
@@ -96,8 +106,10 @@ class DatasetInfo:
     """Every shard, in order."""
     counts: dict[str, dict[str, int]]
     """Per split: ok, failed, skipped."""
+    present: dict[str, dict[str, int]]
+    """Per split and modality, how many clips have it."""
     versions: dict[str, str]
-    """Versions of the libraries that decide the stored values."""
+    """Versions of the libraries that decide the stored values; several where shards were made with several."""
     format_version: int = FORMAT_VERSION
     """Layout version."""
 
@@ -127,6 +139,7 @@ class DatasetInfo:
                 features=FeatureSpec.from_json(values["features"]),
                 shards=tuple(ShardEntry(**entry) for entry in values["shards"]),
                 counts=values["counts"],
+                present=values["present"],
                 versions=values["versions"],
             )
         except KeyError as error:

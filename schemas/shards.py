@@ -15,6 +15,7 @@ from schemas.task import Task, encode_tasks, label_fields
 
 PRESENCE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("duration_s", pa.float64(), nullable=False),  # of the span as found in the file
+    pa.field("frames", pa.int32(), nullable=False),  # at the stored rate, stored or not; 0 without a picture
     pa.field("has_rgb", pa.bool_(), nullable=False),  # a video stream gave at least one frame
     pa.field("has_audio", pa.bool_(), nullable=False),  # an audio stream gave at least one sample in the span
     pa.field("silent", pa.bool_(), nullable=False),  # there is audio and every sample is (near) zero

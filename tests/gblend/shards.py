@@ -48,7 +48,7 @@ def write_dataset(
             shard = shard_name(split, number)
             write_shard(root / shard, split, members[at : at + per_shard], spec, tasks)
             entries.append(ShardEntry(split=split, name=shard, clips=len(members[at : at + per_shard])))
-    info = DatasetInfo(tasks=tasks, features=spec, shards=tuple(entries), counts={}, versions={})
+    info = DatasetInfo(tasks=tasks, features=spec, shards=tuple(entries), counts={}, present={}, versions={})
     (root / "dataset.json").write_text(info.dumps())
     return str(root)
 
@@ -62,6 +62,7 @@ def write_shard(place: Path, split: str, clips: list[Clip], spec: FeatureSpec, t
             "split": split,
             "group": clip.group or clip.name,
             "duration_s": 1.0,
+            "frames": 0 if clip.frames is None else len(clip.frames),
             "has_rgb": clip.frames is not None,
             "has_audio": clip.logmel is not None,
             "silent": False,

@@ -93,6 +93,7 @@ def write_dataset(directory: Path, *, per_split: int = 3, silent_row: int | None
                     "group": name,
                     "label.action": i % 3,
                     "duration_s": 0.6,
+                    "frames": 0 if blind else 9,
                     "has_rgb": not blind,
                     "has_audio": not silent,
                     "silent": False,
@@ -107,7 +108,9 @@ def write_dataset(directory: Path, *, per_split: int = 3, silent_row: int | None
         "train": {"ok": per_split, "failed": 2, "skipped": 0},
         "test": {"ok": per_split, "failed": 0, "skipped": 1},
     }
-    info = DatasetInfo(tasks=TASKS, features=SPEC, shards=tuple(shards), counts=counts, versions={"av": "18.1.0"})
+    info = DatasetInfo(
+        tasks=TASKS, features=SPEC, shards=tuple(shards), counts=counts, present={}, versions={"av": "18.1.0"}
+    )
     (directory / DATASET_FILE).write_text(info.dumps())
     rows = [_ledger_row(f"{s}-{i}", s, "ok") for s in ("train", "test") for i in range(per_split)]
     rows += [_ledger_row(f"bad{i}", "train", "failed", "open", "unreadable", f"bad{i}: moov missing") for i in (0, 1)]

@@ -141,7 +141,7 @@ def test_a_directory_without_dataset_json_is_not_a_data_set(tmp_path):
         ("{", " is not JSON "),
         ("", " is not JSON "),
         ("[]", " must hold a JSON object; rerun `gblend preprocess`"),
-        ('{"format_version": 1}', ": tasks must be a list of at least one task, got None"),
+        ('{"format_version": 2}', ": tasks must be a list of at least one task, got None"),
     ],
 )
 def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text, problem):
@@ -152,7 +152,7 @@ def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text, problem):
 
 def test_another_format_version_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text('{"format_version": 99}')
-    with pytest.raises(ValueError, match="has format_version 99, this version reads 1"):
+    with pytest.raises(ValueError, match="has format_version 99, this version reads 2"):
         read_dataset_info(str(tmp_path))
 
 

@@ -234,11 +234,6 @@ def test_whatever_a_shard_raises_is_its_row(monkeypatch, videos, tmp_path):
     assert dataset_module._write({"shard": "s", "rows": b""}, job=job)["error"] == "ValueError: no such column"
 
 
-def test_versions_need_no_particular_distribution(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: 1 / 0)
-    assert {"av", "opencv", "torch", "libavcodec"} <= set(dataset_module._versions())
-
-
 def test_a_stricter_error_rate_leaves_no_dataset_of_the_laxer_run(ray_session, videos, tmp_path):
     run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.5))
     with pytest.raises(TooManyFailuresError):

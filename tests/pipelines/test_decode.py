@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import decode as decode_module
+from pipelines.container import MediaFile
 from pipelines.decode import decode_clip
 from pipelines.source import (
     BadSpanError,
@@ -150,16 +150,36 @@ def test_a_torn_file_gives_what_can_be_read(tmp_path):
     assert 0 < decode(torn).duration_s < 2.0
 
 
+def meddle(monkeypatch, change):
+    """Passes every packet of a file, with its number, through a function."""
+    honest = MediaFile.packets
+
+    def packets(self):
+        for number, packet in enumerate(honest(self)):
+            yield change(number, packet)
+
+    monkeypatch.setattr(MediaFile, "packets", packets)
+
+
+def as_packet(packet, decode):
+    """A packet with another way to be decoded."""
+    return SimpleNamespace(
+        decode=decode, stream=packet.stream, dts=packet.dts, pts=packet.pts, time_base=packet.time_base
+    )
+
+
 def packets_decoded(monkeypatch):
     """Counts the packets that are handed to a decoder, by stream."""
     count = Counter()
-    honest = decode_module._push
 
-    def counted(packet, sink):
-        count[packet.stream.index] += 1
-        honest(packet, sink)
+    def counted(number, packet):
+        def decode():
+            count[packet.stream.index] += 1
+            return packet.decode()
 
-    monkeypatch.setattr(decode_module, "_push", counted)
+        return as_packet(packet, decode)
+
+    meddle(monkeypatch, counted)
     return count
 
 
@@ -176,22 +196,12 @@ def test_a_stream_that_is_done_is_not_decoded_further(tmp_path, monkeypatch):
 def test_damaged_packets_past_the_span_end_the_reading(tmp_path, monkeypatch):
     path = write_media(tmp_path / "v.mkv", pts_s=steady(40.0))
     read = Counter()
-    honest = decode_module._packets
 
-    def damaged(container, streams):
-        for packet in honest(container, streams):
-            read["packets"] += 1
-            if read["packets"] >= 5:
-                packet = SimpleNamespace(
-                    decode=decode_that_fails,
-                    stream=packet.stream,
-                    dts=packet.dts,
-                    pts=packet.pts,
-                    time_base=packet.time_base,
-                )
-            yield packet
+    def damaged(number, packet):
+        read["packets"] += 1
+        return packet if number < 4 else as_packet(packet, decode_that_fails)
 
-    monkeypatch.setattr(decode_module, "_packets", damaged)
+    meddle(monkeypatch, damaged)
     clip = decode(path, start_s=0.0, end_s=1.0)
     assert clip.notes[0].endswith("damaged video packets skipped")
     assert read["packets"] < 25 * 12
@@ -199,21 +209,16 @@ def test_damaged_packets_past_the_span_end_the_reading(tmp_path, monkeypatch):
 
 def test_an_endless_stream_of_damaged_packets_runs_out_of_time(tmp_path, monkeypatch):
     path = write_media(tmp_path / "v.mkv", pts_s=steady(0.4))
-    honest = decode_module._packets
+    honest = MediaFile.packets
 
-    def endless(container, streams):
-        (first, *_) = honest(container, streams)
-        broken = SimpleNamespace(
-            decode=decode_that_fails,
-            stream=first.stream,
-            dts=None,
-            pts=None,
-            time_base=first.time_base,
-        )
+    def endless(self):
+        (first, *_) = honest(self)
+        broken = as_packet(first, decode_that_fails)
+        broken.dts = broken.pts = None
         for _ in range(100_000_000):
             yield broken
 
-    monkeypatch.setattr(decode_module, "_packets", endless)
+    monkeypatch.setattr(MediaFile, "packets", endless)
     with pytest.raises(TooSlowError):
         decode(path, limits=DecodeLimits(max_decode_s=0.2))
 

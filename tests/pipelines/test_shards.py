@@ -1,5 +1,7 @@
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 
 from pipelines.annotations import parse_csv
 from pipelines.preflight import build
-from pipelines.shards import ShardJob, differences, find_done, write_shard
+from pipelines.shards import LostClipError, ShardJob, write_shard
 from pipelines.source import DecodeLimits
+from pipelines.state import differences, find_done
 from pipelines.store import Store
-from schemas.features import FeatureSpec, FlowSpec, RgbSpec
+from schemas.features import MODALITIES, FeatureSpec, FlowSpec, RgbSpec
 from schemas.shards import clips_schema, feature_schema
 from schemas.task import decode_tasks
 from tests.media import ordinary_clip, steady, write_media
@@ -99,7 +102,6 @@ def test_a_half_written_shard_is_made_again_to_the_same_bytes(videos, rows, tmp_
 
 
 def test_a_failing_writer_leaves_no_readable_shard(videos, rows, tmp_path, monkeypatch):
-    write_shard("train/00000", rows, job(videos, tmp_path))
     monkeypatch.setattr("pipelines.shards.sha256_of", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_shard("train/00000", rows, job(videos, tmp_path))
@@ -122,18 +124,68 @@ def test_a_difference_is_shown_setting_by_setting(videos, rows, tmp_path):
     done = find_done(store, "train/00000")
     assert differences(done, rows, FEATURES) == []
     other = FeatureSpec(rgb=RgbSpec(fps=5.0, fixed_size_px=(48, 64)), flow=FlowSpec(bound_px=8.0))
-    assert differences(done, rows, other) == [
-        "rgb: rgb.fps: 10.0 -> 5.0",
-        "flow: flow.bound_px: 20.0 -> 8.0, rgb.fps: 10.0 -> 5.0",
-    ]
+    assert differences(done, rows, other) == ["rgb.fps: 10.0 -> 5.0", "flow.bound_px: 20.0 -> 8.0"]
     assert "manifest rows" in differences(done, rows.slice(1), FEATURES)[0]
 
 
-def test_a_shard_made_of_one_modality_can_be_kept_when_only_that_is_asked_for(videos, rows, tmp_path):
-    only = FeatureSpec(modalities=("logmel",), rgb=FEATURES.rgb)
+@pytest.mark.parametrize("later", ["rgb", "flow", "logmel"])
+def test_a_modality_added_later_gives_the_bytes_of_making_all_at_once_and_touches_nothing(
+    videos, rows, tmp_path, later
+):
+    write_shard("train/00000", rows, job(videos, tmp_path / "once"))
+    others = tuple(m for m in MODALITIES if m != later)
+    grown = tmp_path / "grown" / "train" / "00000"
+    write_shard("train/00000", rows, job(videos, tmp_path / "grown", replace(FEATURES, modalities=others)))
+    before = {p.name: p.stat().st_mtime_ns for p in grown.iterdir() if p.name != "done.json"}
+    write_shard("train/00000", rows, job(videos, tmp_path / "grown"))
+    assert files_of(grown) == files_of(tmp_path / "once" / "train" / "00000")
+    assert {name: (grown / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_a_finished_shard_is_left_alone(videos, rows, tmp_path):
+    first = write_shard("train/00000", rows, job(videos, tmp_path))
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "train/00000").iterdir()}
+    assert write_shard("train/00000", rows, job(videos, tmp_path)).equals(first)
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def test_a_changed_modality_replaces_its_own_file_only(videos, rows, tmp_path):
+    write_shard("train/00000", rows, job(videos, tmp_path))
+    before = files_of(tmp_path / "train/00000")
+    other = replace(FEATURES, flow=FlowSpec(bound_px=8.0))
+    write_shard("train/00000", rows, job(videos, tmp_path, other))
+    after = files_of(tmp_path / "train/00000")
+    assert {name for name in after if after[name] != before[name]} == {"flow.arrow", "done.json"}
+
+
+def test_a_kill_while_a_modality_is_replaced_leaves_the_others_and_no_mixture(videos, rows, tmp_path, monkeypatch):
+    write_shard("train/00000", rows, job(videos, tmp_path))
+    other = replace(FEATURES, flow=FlowSpec(bound_px=8.0))
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.shards.replace", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_shard("train/00000", rows, job(videos, tmp_path, other))
+    write_shard("train/00000", rows, job(videos, tmp_path, other))
+    write_shard("train/00000", rows, job(videos, tmp_path / "fresh", other))
+    assert files_of(tmp_path / "train/00000") == files_of(tmp_path / "fresh/train/00000")
+
+
+def test_a_stored_clip_that_is_gone_is_an_error_or_a_new_shard(videos, rows, tmp_path):
+    root = tmp_path / "videos"
+    shutil.copytree(videos, root)
+    write_shard("train/00000", rows, job(root, tmp_path, replace(FEATURES, modalities=("rgb",))))
+    before = files_of(tmp_path / "train/00000")
+    (root / "good1.mp4").unlink()
+    with pytest.raises(LostClipError, match=r"'good1\.mp4' of shard train/00000 .*missing-file.*--on-change redo"):
+        write_shard("train/00000", rows, job(root, tmp_path))
+    assert files_of(tmp_path / "train/00000") == before
+    ledger = write_shard("train/00000", rows, replace(job(root, tmp_path), on_change="redo")).to_pylist()
+    assert [r["reason"] for r in ledger if r["uri"] == "good1.mp4"] == ["missing-file"]
+
+
+def test_a_clip_without_what_is_asked_for_is_a_null(videos, rows, tmp_path):
+    only = replace(FEATURES, modalities=("logmel",))
     ledger = write_shard("train/00000", rows, job(videos, tmp_path, only)).to_pylist()
-    assert [r["reason"] for r in ledger if r["uri"] == "mute.mkv"] == ["no-audio-stream"]
-    store = Store(str(tmp_path))
-    done = find_done(store, "train/00000")
-    assert differences(done, rows, only) == []
-    assert differences(done, rows, FEATURES) == ["it holds no rgb", "it holds no flow"]
+    assert [(r["status"], r["message"]) for r in ledger if r["uri"] == "mute.mkv"] == [("ok", "no sound")]
+    done = find_done(Store(str(tmp_path)), "train/00000")
+    assert (done.clips, done.present) == (4, {"logmel": 3})

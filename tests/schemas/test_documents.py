@@ -11,6 +11,7 @@ INFO = DatasetInfo(
     features=FeatureSpec(),
     shards=(ShardEntry(split="train", name="train/00000", clips=1),),
     counts={"train": {"ok": 1}},
+    present={"train": {"rgb": 1}},
     versions={},
 )
 
@@ -42,7 +43,7 @@ def test_a_document_that_is_no_json_object_is_an_error_that_names_the_file(text)
         DatasetInfo.loads(text, what="d/dataset.json")
 
 
-@pytest.mark.parametrize("key", ["tasks", "features", "shards", "counts", "versions"])
+@pytest.mark.parametrize("key", ["tasks", "features", "shards", "counts", "present", "versions"])
 def test_a_document_without_a_part_is_an_error_that_names_file_and_part(key):
     values = {name: value for name, value in json.loads(INFO.dumps()).items() if name != key}
     with pytest.raises(ValueError, match=rf"^dataset\.json.*{key}"):

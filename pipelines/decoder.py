@@ -1,0 +1,273 @@
+"""The side of a decoder process that is never in danger: it asks, waits with a limit, and knows which clip it was.
+
+A source's clips are asked for together. When the process dies, those that have no answer yet are asked for once more:
+the blow may have come from outside, and then nothing at all is lost. When it dies again, or does not answer in time,
+they are asked for one by one, so that only the clip that does it fails; it, too, is blamed the second time only.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.messages import GRACE_S, LENGTH, ClipFailure, SourceRequest, framed, request_to_json
+from pipelines.source import DecodeError, DecodeLimits, DecoderCrashError, OutOfMemoryError, TooSlowError
+from schemas.features import FeatureSpec, Modality
+from schemas.shards import feature_schema
+
+START_S = 120.0
+"""How long a process may take to start and import what it needs, on a busy machine."""
+
+ATTEMPTS = 2
+"""How often a clip is asked for before it is blamed."""
+
+MAX_HANGS = 2
+"""A source of which so many clips have hung is not tried further: each costs the whole time limit."""
+
+PIPE_BYTES = 1 << 20
+"""An answer of usual size fits the pipe, so the process goes on while the answer is being written to disk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredClip:
+    """A clip as it goes into the files of a shard."""
+
+    presence: dict[str, Any]
+    """The columns of ``clips.arrow`` that are not in the manifest."""
+    batches: dict[Modality, pa.RecordBatch]
+    """One row per modality computed."""
+    note: str | None
+    """Damage survived and parts missing, for the ledger."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What came of one clip of a request."""
+
+    index: int
+    """Which of the request's clips."""
+    made: StoredClip | ClipFailure
+    """The clip, or why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeJob:
+    """What all requests of a dataset have in common."""
+
+    videos: str
+    """Root of the media files: path or fsspec URL."""
+    features: FeatureSpec
+    """What to compute, and how."""
+    limits: DecodeLimits
+    """What one clip may cost."""
+
+
+class _DiedError(Exception):
+    """The process ended in the middle of a request, or what it said was no answer."""
+
+
+class _HungError(Exception):
+    """The process did not answer in time."""
+
+
+class Decoder:
+    """A decoder process, started when it is needed and again after it has died."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch = ""
+
+    def clips(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
+        """An answer for every clip of a request, in the order in which they are complete. Never raises for a file."""
+        waiting = list(range(len(request.clips)))
+        for answer in self._try(request, waiting, job):
+            waiting.remove(answer.index)
+            yield answer
+        hangs = 0
+        for index in waiting:
+            if hangs >= MAX_HANGS:
+                yield _failed(index, TooSlowError(f"not tried: {hangs} clips of this file took more than the limit"))
+                continue
+            alone = list(self._try(replace(request, clips=(request.clips[index],)), [0], job))
+            yield replace(alone[0], index=index)
+            made = alone[0].made
+            hangs += isinstance(made, ClipFailure) and made.reason == TooSlowError.reason
+
+    def _try(self, request: SourceRequest, indices: list[int], job: DecodeJob) -> Iterator[Answer]:
+        """Answers for clips of a request, asked for together, and once more in a fresh process those that have none.
+
+        A clip that is asked for alone always gets one: then there is nothing else to blame.
+        """
+        waiting = list(indices)
+        troubles: dict[int, Answer] = {}
+        for _ in range(ATTEMPTS):
+            asked = list(waiting)
+            try:
+                for answer in self._ask(replace(request, clips=tuple(request.clips[i] for i in asked)), job):
+                    found = replace(answer, index=asked[answer.index])
+                    if _may_be_ours(found):
+                        troubles[found.index] = found
+                        continue
+                    waiting.remove(found.index)
+                    yield found
+            except _HungError:
+                error = TooSlowError(f"decoding took more than {job.limits.max_decode_s:g} s, the decoder was ended")
+                troubles.update({index: _failed(index, error) for index in waiting})
+                break
+            except _DiedError as died:
+                error = DecoderCrashError(f"the decoder process died of this clip: {died}")
+                troubles.update({index: _failed(index, error) for index in waiting})
+            if not waiting:
+                return
+            self.close()
+        if len(request.clips) == 1:
+            yield from (troubles[index] for index in waiting)
+
+    def _ask(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
+        """The answers of the process, as they come."""
+        process = self._started()
+        asked = {
+            "request": request_to_json(request),
+            "videos": job.videos,
+            "features": job.features.to_json(),
+            "limits": asdict(job.limits),
+            "scratch": self._scratch,
+        }
+        assert process.stdin is not None
+        wait_s = job.limits.max_decode_s + GRACE_S
+        ended = False
+        try:
+            process.stdin.write(framed(asked))
+            while not (head := self._read_json(wait_s)).get("end"):
+                yield self._answer(head, request, job, wait_s)
+            ended = True
+        except BrokenPipeError:
+            raise _DiedError(self._last_words()) from None
+        finally:
+            if not ended:
+                self.close()  # Answers that nobody reads must not be taken for those to the next request.
+
+    def _answer(self, head: dict[str, Any], request: SourceRequest, job: DecodeJob, wait_s: float) -> Answer:
+        try:
+            index = head["index"]
+            clip = request.clips[index]
+            if "failure" in head:
+                return Answer(index=index, made=ClipFailure(**head["failure"]))
+            batches: dict[Modality, pa.RecordBatch] = {}
+            for modality, size in head["batches"]:
+                schema = feature_schema(modality, job.features)
+                batch = pa.ipc.read_record_batch(pa.py_buffer(self._read(size, wait_s)), schema)
+                batch.validate(full=True)
+                if batch.num_rows != 1 or batch["clip_id"][0].as_py() != clip.clip_id:
+                    raise ValueError("another clip than asked for")
+                batches[modality] = batch
+            return Answer(index=index, made=StoredClip(presence=head["presence"], batches=batches, note=head["note"]))
+        except (KeyError, IndexError, TypeError, ValueError, pa.ArrowException) as error:
+            # A damaged decoder may say anything.
+            raise _DiedError(f"its answer made no sense: {error}") from error
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._scratch = tempfile.mkdtemp(prefix="gblend-")
+            # The packages may come from anywhere, such as the working directory of a submitted job.
+            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipelines.decoder_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                bufsize=0,
+            )
+            assert self._process.stdout is not None
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                with contextlib.suppress(OSError):  # Over the user's quota a pipe keeps its usual size.
+                    fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            self.versions = self._read_json(START_S)["versions"]
+        return self._process
+
+    def _read_json(self, wait_s: float) -> dict[str, Any]:
+        (length,) = LENGTH.unpack(self._read(LENGTH.size, wait_s))
+        try:
+            head = json.loads(self._read(length, wait_s))
+        except ValueError as error:
+            raise _DiedError(f"its answer made no sense: {error}") from None
+        if not isinstance(head, dict):
+            raise _DiedError("its answer made no sense")
+        return head
+
+    def _read(self, size: int, wait_s: float) -> bytearray:
+        """So many bytes, or an exception."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        handle = self._process.stdout.fileno()
+        until_s = time.monotonic() + wait_s
+        ready = select.poll()
+        ready.register(handle, select.POLLIN)
+        data = bytearray(size)
+        view, got = memoryview(data), 0
+        while got < size:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or not ready.poll(left_s * 1000):
+                raise _HungError(f"no answer in {wait_s:.0f} s")
+            count = os.readv(handle, [view[got:]])
+            if count == 0:
+                raise _DiedError(self._last_words())
+            got += count
+        return data
+
+    def _last_words(self) -> str:
+        """How the process ended."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "it closed its output"
+        if status >= 0:
+            return f"it exited with status {status}"
+        return f"it was ended by {signal.Signals(-status).name}"
+
+    def close(self) -> None:
+        """End the process, whatever it is doing, and remove what it had downloaded."""
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+_decoder = Decoder()
+"""One per process: starting one takes seconds, so it serves shard after shard."""
+
+atexit.register(_decoder.close)
+
+
+def shared_decoder() -> Decoder:
+    """The decoder of this process."""
+    return _decoder
+
+
+def _may_be_ours(answer: Answer) -> bool:
+    """Whether a failure may come from what the process had done before, and not from this clip."""
+    return isinstance(answer.made, ClipFailure) and answer.made.reason == OutOfMemoryError.reason
+
+
+def _failed(index: int, error: DecodeError) -> Answer:
+    return Answer(index=index, made=ClipFailure(stage=error.stage, reason=error.reason, message=str(error)))

@@ -1,0 +1,188 @@
+"""One reading of packets from a position on: every frame is decoded once and handed to all spans that it concerns."""
+
+import errno
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from av.error import FFmpegError
+
+from pipelines.audio import AudioJoiner
+from pipelines.container import MediaFile, flush
+from pipelines.picture import Scaler, VideoPicker
+from pipelines.source import DecodeError, DecodeLimits, TooSlowError
+from pipelines.take import Kind, SpanResult, Take
+from schemas.features import RgbSpec
+
+SEEK_MARGIN_S = 1.0
+"""Sound of an instant may lie this far before its picture in the file."""
+
+PAST_MARGIN_S = 10.0
+"""A stream without a usable frame at the span's end is given up this far after it: longer than a group of pictures."""
+
+
+class Clock:
+    """When a stream's frames are shown, from the beginning of the file, also for frames that do not say."""
+
+    def __init__(self, file: MediaFile, *, gap_s: float, rising: bool) -> None:
+        self._zero_s, self._untimed, self._gap_s, self._rising = file.zero_s, file.untimed, gap_s, rising
+        self._last_s: float | None = None
+
+    def time_s(self, frame: Any) -> float | None:
+        """None: a frame to leave out."""
+        last_s = self._last_s
+        if frame.time is not None:
+            now_s = float(frame.time) - self._zero_s
+        elif last_s is not None:
+            now_s = last_s + self._gap_s
+        elif self._untimed:
+            now_s = 0.0
+        else:
+            return None  # Before the first time stamp lies what an edit list or a negative start has cut away.
+        if last_s is not None and now_s > last_s:
+            self._gap_s = now_s - last_s
+        elif last_s is not None and self._rising:
+            return None  # Time stamps that run backwards: the frame's instant has passed.
+        self._last_s = now_s
+        return now_s
+
+
+class Pass:
+    """One reading of packets from a position on.
+
+    ``left`` holds takes that need another pass: all of them when seeking came out after the first span's start
+    (``overshot``), and those after a stream whose decoder had to be flushed to end an earlier span.
+    """
+
+    def __init__(self, file: MediaFile, takes: list[Take], *, rgb: RgbSpec, rate_hz: int, limits: DecodeLimits) -> None:
+        self.left: list[Take] = []
+        self.overshot = False
+        self._file, self._limits, self._rate_hz = file, limits, rate_hz
+        self._pending, self._active = deque(takes), list[Take]()
+        self._last: Any = None
+        self._last_s = 0.0
+        rate = (file.video.average_rate or file.video.guessed_rate or 25) if file.video is not None else 25
+        self._clocks: dict[Kind, Clock] = {
+            "video": Clock(file, gap_s=1 / float(rate), rising=True),
+            "audio": Clock(file, gap_s=0.0, rising=False),
+        }
+        scaler = Scaler()
+        for take in takes:
+            take.restart(file, rgb=rgb, rate_hz=rate_hz, scaler=scaler)
+
+    def run(self, *, sought: bool) -> Iterator[SpanResult]:
+        """Results as they become complete."""
+        closed: set[Kind] = set()
+        deadline_s = time.monotonic() + self._limits.max_decode_s
+        for packet in self._file.packets():
+            if time.monotonic() > deadline_s:
+                yield from self._give_up()
+                return
+            if packet is None:
+                kind: Kind = "audio" if self._file.video is None else "video"
+                for take in [*self._active, *self._pending]:
+                    take.damaged[kind] += 1
+                break
+            kind = packet.stream.type
+            if kind in closed:
+                continue
+            yield from self._push(packet, kind)
+            if sought and any(take.video is not None and take.video.overshot for take in self._active):
+                self.overshot, self.left = True, [*self._active, *self._pending]
+                return
+            if self._past(packet, kind):
+                closed.add(kind)
+                yield from self._end_stream(packet, kind)
+            results = list(self._completed())
+            if results:
+                deadline_s = time.monotonic() + self._limits.max_decode_s
+            yield from results
+            if not self._active and not self._pending:
+                return
+        yield from self._begin(np.inf)
+        for take in self._active:
+            yield take.result(rate_hz=self._rate_hz)
+
+    def _push(self, packet: Any, kind: Kind) -> Iterator[SpanResult]:
+        """Decode a packet for every take that wants it; one that cannot be decoded is counted by those it concerns."""
+        wanted = [sink for sink in (take.sink(kind) for take in self._active) if sink is not None and not sink.done]
+        if not wanted and not self._pending:
+            return  # A stream that is done is no longer decoded.
+        try:
+            frames = packet.decode()
+        except FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error  # Skipping the packet would make the clip depend on what ran before it.
+            when_s = self._file.time_s(packet)
+            yield from self._begin(when_s)
+            for take in [*self._active, *self._pending]:
+                sink = take.sink(kind)
+                near = when_s >= take.start_s - SEEK_MARGIN_S or when_s == -np.inf
+                if sink is not None and not sink.done and near:
+                    take.damaged[kind] += 1
+            return
+        for frame in frames:
+            shown_s = self._clocks[kind].time_s(frame)
+            if shown_s is None:
+                continue
+            lasts_s = 0.0 if kind == "video" else frame.samples / frame.sample_rate
+            yield from self._begin(shown_s + lasts_s)
+            for take in list(self._active):
+                sink = take.sink(kind)
+                if sink is not None and not sink.done:
+                    yield from self._feed(take, sink, frame, shown_s)
+            if kind == "video":
+                self._last, self._last_s = frame, shown_s
+
+    def _feed(self, take: Take, sink: VideoPicker | AudioJoiner, frame: Any, time_s: float) -> Iterator[SpanResult]:
+        try:
+            sink.push(frame, time_s)
+        except DecodeError as error:
+            self._active.remove(take)
+            yield SpanResult(index=take.index, clip=error)
+
+    def _begin(self, until_s: float) -> Iterator[SpanResult]:
+        """Activate the takes that start at or before a time; each is given the frame on screen at its start."""
+        while self._pending and self._pending[0].start_s <= until_s:
+            take = self._pending.popleft()
+            self._active.append(take)
+            if take.video is not None and self._last is not None:
+                yield from self._feed(take, take.video, self._last, self._last_s)
+
+    def _completed(self) -> Iterator[SpanResult]:
+        for take in [take for take in self._active if take.complete]:
+            self._active.remove(take)
+            yield take.result(rate_hz=self._rate_hz)
+
+    def _past(self, packet: Any, kind: Kind) -> bool:
+        """Whether a stream has gone so far beyond a take that damaged or untimed frames are all it will get."""
+        when_s = self._file.time_s(packet) - PAST_MARGIN_S
+        sinks = [take.sink(kind) for take in self._active if when_s > take.end_s]
+        return any(sink is not None and not sink.done for sink in sinks)
+
+    def _end_stream(self, packet: Any, kind: Kind) -> Iterator[SpanResult]:
+        """Take what a stream's decoder still holds. Flushed, it gives no more: takes that need more are left."""
+        when_s = self._file.time_s(packet) - PAST_MARGIN_S
+        yield from self._push(flush(packet.stream), kind)
+        for take in list(self._active):
+            sink = take.sink(kind)
+            if sink is None or sink.done:
+                continue
+            if when_s > take.end_s:
+                sink.done = True
+            else:
+                self._active.remove(take)
+                self.left.append(take)
+        self.left = sorted([*self.left, *self._pending], key=lambda take: (take.start_s, take.end_s))
+        self._pending.clear()
+
+    def _give_up(self) -> Iterator[SpanResult]:
+        """Out of time: the takes being read fail, those not begun get a pass of their own."""
+        if not self._active:
+            self._active.append(self._pending.popleft())
+        for take in self._active:
+            error = TooSlowError(f"decoding took more than {self._limits.max_decode_s:g} s")
+            yield SpanResult(index=take.index, clip=error)
+        self.left = [*self.left, *self._pending]
