@@ -33,15 +33,16 @@ def preprocess(
 ) -> str:
     """Decode every clip of a manifest and write frames, optical flow and log-mel as Arrow shards.
 
-    Run again, it keeps finished shards and makes the rest. A finished shard is made again when one of its failed clips
-    may do better now: its file was missing and is there, could not be read and has changed, or the reason was of the
-    moment (unavailable, too-slow, internal-error). After raising a limit, delete the done.json of the shards concerned.
+    Run again, it keeps finished shards, adds modalities that they lack (`--modalities flow` on a dataset of frames
+    touches nothing else), and makes the rest. A finished shard is made again when one of its failed clips may do better
+    now: its file was missing and is there, could not be read and has changed, a limit that stopped it is another, or
+    the reason was of the moment (unavailable, too-slow, internal-error).
 
     Args:
         manifest: Clip manifest (Parquet), as `gblend manifest` writes it.
         videos: Root of the media files, path or fsspec URL.
         out: Dataset directory to write, path or fsspec URL.
-        modalities: What to store.
+        modalities: What to compute; what a dataset holds already stays in it.
         max_error_rate: Fail once more than this share of the clips has failed.
         clips_per_shard: Clips per shard, the unit of work and of resuming.
         on_change: What to do with shards made from other rows or with other settings.
@@ -70,6 +71,7 @@ def preprocess(
             raise JobError(str(error)) from None
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))
     print(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")
+    print("of these, " + ", ".join(f"{count} have {modality}" for modality, count in made.present.items()))
     return made.out
 
 

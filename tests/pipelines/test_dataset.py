@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from pipelines.plan import plan_shards
 from pipelines.preflight import build
 from pipelines.shards import ShardJob, write_shard
 from pipelines.source import DecodeLimits
-from schemas.features import FeatureSpec, RgbSpec
+from schemas.features import MODALITIES, FeatureSpec, RgbSpec
 from schemas.layout import DatasetInfo
 from tests.media import ordinary_clip, steady, tone, write_media
 
@@ -239,3 +240,78 @@ def test_a_stricter_error_rate_leaves_no_dataset_of_the_laxer_run(ray_session, v
     with pytest.raises(TooManyFailuresError):
         run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.0))
     assert not (tmp_path / "data/dataset.json").exists()
+
+
+def test_modalities_added_later_give_the_dataset_that_making_all_at_once_gives(ray_session, videos, tmp_path):
+    names = [*GOOD[:5], "mute.mkv", "sound.mkv", *GOOD[5:]]
+    (tmp_path / "once").mkdir()
+    run(config(videos, tmp_path / "once", names))
+    for modalities in (("rgb",), ("logmel",), ("flow",)):
+        run(config(videos, tmp_path, names, features=replace(FEATURES, modalities=modalities)))
+    assert contents(tmp_path / "data") == contents(tmp_path / "once/data")
+
+
+def test_adding_a_modality_leaves_the_other_files_and_the_readable_dataset_alone(ray_session, videos, tmp_path):
+    run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb", "logmel"))))
+    before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
+    seen = []
+
+    def look(line):
+        seen.append((tmp_path / "data/dataset.json").exists())
+
+    summary = preprocess(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("flow",))), say=look)
+    assert all(seen)
+    assert summary.present == dict.fromkeys(MODALITIES, len(GOOD))
+    after = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert {name.rsplit("/", 1)[-1] for name in changed} == {"flow.arrow", "done.json", "dataset.json"}
+
+
+def test_a_modality_that_is_not_asked_for_stays_with_the_settings_it_has(ray_session, videos, tmp_path):
+    raw = replace(FEATURES, rgb=replace(FEATURES.rgb, codec="raw"), modalities=("rgb",))
+    run(config(videos, tmp_path, GOOD, features=raw))
+    run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("logmel",))))
+    info = DatasetInfo.loads((tmp_path / "data/dataset.json").read_text(), what="x")
+    assert info.features.modalities == ("rgb", "logmel")
+    assert info.features.rgb.codec == "raw"
+
+
+def test_other_sampling_is_refused_for_a_modality_added_later(ray_session, videos, tmp_path):
+    run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb",))))
+    other = FeatureSpec(rgb=RgbSpec(fps=5.0, fixed_size_px=(48, 64)), modalities=("flow",))
+    with pytest.raises(ChangedDatasetError, match=r"rgb\.fps: 10\.0 -> 5\.0.*repeat the settings"):
+        run(config(videos, tmp_path, GOOD, features=other))
+
+
+def test_a_modality_that_no_clip_has_is_said(ray_session, videos, tmp_path):
+    _, lines = run(config(videos, tmp_path, ["mute.mkv"] * 1, clips_per_shard=1))
+    assert "preprocess: warning: not one clip has logmel" in lines
+
+
+def test_a_clip_past_a_limit_is_tried_again_when_the_limit_is_another(ray_session, videos, tmp_path):
+    short = DecodeLimits(max_duration_s=0.1)
+    with pytest.raises(TooManyFailuresError, match="too-long"):
+        run(config(videos, tmp_path, GOOD, limits=short))
+    summary, _ = run(config(videos, tmp_path, GOOD))
+    assert summary.ok == len(GOOD)
+    again, _ = run(config(videos, tmp_path, GOOD))
+    assert again.kept_shards == again.shards
+
+
+def test_spans_of_one_source_share_a_shard_whatever_their_order_in_the_manifest(ray_session, videos, tmp_path):
+    text = "path,start,end,split,label\n" + "".join(
+        f"{GOOD[i % 2]},{i * 0.04},{i * 0.04 + 0.1},train,a\n" for i in range(6)
+    )
+    table, _ = build(parse_csv(text, what="x"), files=GOOD)
+    write_manifest(table, str(tmp_path / "clips.parquet"))
+    settings = PreprocessConfig(
+        manifest=str(tmp_path / "clips.parquet"),
+        videos=str(videos),
+        out=str(tmp_path / "data"),
+        features=FEATURES,
+        clips_per_shard=4,
+    )
+    run(settings)
+    ledger = pq.read_table(tmp_path / "data/ledger.parquet").to_pylist()
+    assert [row["clip_id"] for row in ledger] == table["clip_id"].to_pylist()
+    assert {(row["uri"], row["shard"]) for row in ledger} == {(GOOD[0], "train/00000"), (GOOD[1], "train/00001")}
