@@ -9,22 +9,26 @@ from typing import Literal
 
 import pyarrow as pa
 
+from schemas.column import Column, fields_of
+
 Status = Literal["ok", "failed", "skipped"]
 Stage = Literal["plan", "open", "video", "audio", "flow", "logmel", "encode", "write"]
 
-LEDGER_SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("stage", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("message", pa.string()),
-        pa.field("shard", pa.string()),
-        pa.field("row", pa.int32()),
-    ]
+LEDGER_COLUMNS = (
+    Column(name="clip_id", type=pa.string(), nullable=False, meaning="name of the clip"),
+    Column(name="uri", type=pa.string(), nullable=False, meaning="path of its media file"),
+    Column(name="split", type=pa.string(), nullable=False, meaning="train, val or test"),
+    Column(name="status", type=pa.string(), nullable=False, meaning="ok, failed or skipped"),
+    Column(name="stage", type=pa.string(), meaning="step that ended it; null when ok"),
+    Column(name="reason", type=pa.string(), meaning="why, as a word to count by; null when ok"),
+    Column(
+        name="message", type=pa.string(), meaning="why, in one line; of an ok clip, damage survived and parts missing"
+    ),
+    Column(name="shard", type=pa.string(), meaning="shard that holds it; null unless ok"),
+    Column(name="row", type=pa.int32(), meaning="its row there; null unless ok"),
 )
+
+LEDGER_SCHEMA = pa.schema(list(fields_of(LEDGER_COLUMNS)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

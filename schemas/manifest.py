@@ -1,13 +1,6 @@
 """The clip manifest: one row per clip to make, the only thing preprocessing is told about a dataset.
 
-| column | type | meaning |
-|---|---|---|
-| clip_id | string | unique; derived from the source and the span, see `make_clip_id` |
-| uri | string | path of the media file, relative to the video root |
-| start_s, end_s | double | half-open span [start_s, end_s) in seconds; null = from the start / to the end |
-| split | string | train, val or test |
-| group | string | what must not straddle a hold-out: the source video or the participant |
-| label.<task> | int32 or list<int32> | one column per task; tasks and class names in the schema metadata |
+After the columns below comes one label column per task (`schemas.task`); tasks and class names are schema metadata.
 """
 
 import re
@@ -15,19 +8,32 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from schemas.column import Column, fields_of
 from schemas.task import Task, encode_tasks, label_fields
 
 SPLITS = ("train", "val", "test")
 
-IDENTITY_FIELDS: tuple[pa.Field, ...] = (
-    pa.field("clip_id", pa.string(), nullable=False),
-    pa.field("uri", pa.string(), nullable=False),
-    pa.field("start_s", pa.float64()),
-    pa.field("end_s", pa.float64()),
-    pa.field("split", pa.string(), nullable=False),
-    pa.field("group", pa.string(), nullable=False),
+IDENTITY_COLUMNS = (
+    Column(
+        name="clip_id",
+        type=pa.string(),
+        nullable=False,
+        meaning="unique; by default derived from the path and the span",
+    ),
+    Column(name="uri", type=pa.string(), nullable=False, meaning="path of the media file below the video root"),
+    Column(name="start_s", type=pa.float64(), meaning="start of the span in seconds; null: of the file"),
+    Column(name="end_s", type=pa.float64(), meaning="end of the span in seconds, exclusive; null: of the file"),
+    Column(name="split", type=pa.string(), nullable=False, meaning="train, val or test"),
+    Column(
+        name="group",
+        type=pa.string(),
+        nullable=False,
+        meaning="what must not straddle a hold-out: the source video or the participant",
+    ),
 )
 """Columns that say which clip this is; they open the manifest and every ``clips.arrow``."""
+
+IDENTITY_FIELDS = fields_of(IDENTITY_COLUMNS)
 
 
 def manifest_schema(tasks: tuple[Task, ...]) -> pa.Schema:

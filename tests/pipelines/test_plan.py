@@ -101,3 +101,31 @@ def test_an_empty_cell_is_named_by_its_column():
     holed = pa.Table.from_pylist([{**row, "split": None} for row in table.to_pylist()], nullable)
     with pytest.raises(ValueError, match="column 'split' has empty cells"):
         check_manifest(holed, what="m")
+
+
+def spread(sources: list[int], *, ends: list[float] | None = None):
+    """A manifest of spans of numbered sources, in the order given."""
+    table = rows(len(sources)).to_pylist()
+    for i, (row, source) in enumerate(zip(table, sources, strict=True)):
+        end_s = ends[i] if ends else float(i + 1)
+        row.update(uri=f"v{source}.mp4", start_s=end_s - 0.5, end_s=end_s, split="train")
+    return check_manifest(pa.Table.from_pylist(table, manifest_schema(TASKS)), what="m")
+
+
+@pytest.mark.parametrize("clips_per_shard", [1, 3, 7, 50])
+def test_a_source_lies_in_as_few_shards_as_it_can(clips_per_shard):
+    sources = np.random.default_rng(0).integers(0, 12, 60).tolist()
+    plans = plan_shards(spread(sources), clips_per_shard=clips_per_shard)
+    assert sorted(np.concatenate([p.positions for p in plans]).tolist()) == list(range(60))
+    for source in set(sources):
+        shards = [[p for p in plan.positions.tolist() if sources[p] == source] for plan in plans]
+        used = sum(bool(found) for found in shards)
+        assert used <= -(-sources.count(source) // clips_per_shard) + (sources.count(source) > clips_per_shard)
+        places = [i for i, found in enumerate(shards) if found]
+        assert places == list(range(places[0], places[0] + used))
+    assert all(len(plan.positions) <= clips_per_shard for plan in plans)
+
+
+def test_clips_of_a_source_are_in_the_order_in_which_they_end():
+    (plan,) = plan_shards(spread([5, 3, 5, 5], ends=[9.0, 1.0, 2.0, 4.0]), clips_per_shard=8)
+    assert plan.positions.tolist() == [2, 3, 0, 1]
