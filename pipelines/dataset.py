@@ -101,8 +101,7 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
 
 
 def _require_directory(videos: str) -> None:
-    root = Store(videos)
-    if not root.fs.isdir(root.root or "/"):
+    if not Store(videos).is_directory():
         raise FileNotFoundError(f"there is no video root at {videos}")
 
 

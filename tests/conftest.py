@@ -1,8 +1,15 @@
-"""Fixtures shared by all tests: one private Ray cluster a session, and the media files beside the checkout."""
+"""Fixtures shared by all tests: a private Ray cluster, an S3 server, and the media files beside the checkout."""
 
 import os
+import re
+import socket
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +18,74 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class S3Server:
+    """A running server."""
+
+    endpoint: str
+    """Its address; the environment holds it, too."""
+    log: Path
+    """Where it writes a line for every request."""
+
+    def requests(self) -> list[str]:
+        """Method and path of every request so far, such as ``GET /bucket/key``."""
+        text = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
+        lines = (line.split('"') for line in text.splitlines())
+        return [parts[1].rsplit(" ", 1)[0] for parts in lines if len(parts) > 2]
+
+
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def s3_socket() -> Iterator[socket.socket]:
+    """The socket of an S3 server that may be started later, and the environment that leads to it.
+
+    Ray's workers inherit the environment of the session they are started in, so it is set before Ray is.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "test-access-key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            environment.delenv(name, raising=False)
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_socket: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of our own on loopback, in a process of its own."""
+    pytest.importorskip("moto", reason="the S3 tests need moto[server]")
+    log = tmp_path_factory.mktemp("s3") / "requests.log"
+    descriptor = s3_socket.fileno()
+    with log.open("w") as lines:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.s3_server", str(descriptor)],
+            cwd=Path(__file__).resolve().parents[1],
+            pass_fds=[descriptor],
+            stderr=lines,
+        )
+        try:
+            yield S3Server(endpoint=os.environ["AWS_ENDPOINT_URL"], log=log)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_server: S3Server) -> Any:
+    """Another client of that server than the one under test."""
+    return pytest.importorskip("boto3").client("s3")
+
+
+@pytest.fixture
+def s3_bucket(s3_client: Any) -> str:
+    """The name of a new, empty bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3_socket: socket.socket) -> Iterator[None]:
     """A private local cluster with two CPUs, started once, whatever clusters run on the host."""
     from jobs.session import connect
 
