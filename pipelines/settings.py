@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.source import DecodeLimits
+from pipelines.store import refuse_credentials
 from schemas.features import FeatureSpec, Modality
 
 
@@ -29,6 +30,8 @@ class PreprocessConfig:
     """What one clip may cost."""
 
     def __post_init__(self) -> None:
+        for url in (self.manifest, self.videos, self.out):
+            refuse_credentials(url)
         if not 0 <= self.max_error_rate <= 1:
             raise ValueError(f"max_error_rate must be in [0, 1], got {self.max_error_rate}")
         if self.clips_per_shard < 1:

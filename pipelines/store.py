@@ -65,12 +65,17 @@ class StoreError(OSError):
     """The place cannot be read or written, for a reason that a user can mend; the message is one readable line."""
 
 
-def _open_fs(url: str) -> tuple[Any, str]:
+def refuse_credentials(url: str) -> None:
+    """Credentials in a URL would end up in logs and files; the error does not repeat them."""
     if CREDENTIALS.search(url):
         raise ValueError(
             f"a URL must not hold credentials ({url.split('://')[0]}://...); give them in the environment "
             "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
         )
+
+
+def _open_fs(url: str) -> tuple[Any, str]:
+    refuse_credentials(url)
     scheme = url.split("://")[0]
     try:
         fs, root = url_to_fs(url, use_listings_cache=False, **OPTIONS.get(scheme, {}))

@@ -19,7 +19,7 @@ INPUT = {
 }
 
 
-def write_comparison(directory: Path, data: Path) -> None:
+def write_comparison(directory: Path, data: Path | str) -> None:
     for method, accuracy in (("naive", 0.4), ("equal", 0.5)):
         config = {"method": method, "data": str(data), "input": INPUT}
         write_run(
@@ -43,6 +43,19 @@ def test_a_comparison_directory_becomes_a_page_with_clips_and_data(tmp_path: Pat
     assert "rgb, 2 frames" in text
     assert "bad0: moov missing" in text
     assert f"gblend report {tmp_path / 'cmp'} --out {out}" in text
+
+
+def test_runs_and_data_on_s3_become_the_page_that_local_ones_become(tmp_path: Path, s3_client, s3_bucket):
+    write_dataset(tmp_path / "s3" / "data")
+    write_comparison(tmp_path / "s3" / "cmp", f"s3://{s3_bucket}/data")
+    for path in (tmp_path / "s3").rglob("*"):
+        if path.is_file():
+            s3_client.upload_file(str(path), s3_bucket, str(path.relative_to(tmp_path / "s3")))
+    out = f"s3://{s3_bucket}/page.html"
+    assert report((f"s3://{s3_bucket}/cmp",), out=out) == out
+    text = s3_client.get_object(Bucket=s3_bucket, Key="page.html")["Body"].read().decode()
+    assert 'data-method="naive"' in text
+    assert text.count('class="clip"') == 4
 
 
 def test_single_runs_are_put_side_by_side(tmp_path: Path):

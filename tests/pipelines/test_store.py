@@ -111,7 +111,11 @@ def test_bytes_and_then_names_reach_the_disk_in_the_order_that_a_crash_needs(tmp
     ],
 )
 def test_a_url_with_credentials_is_refused_without_repeating_them(url):
-    for use in (lambda: Store(url), lambda: local_media(url, "a.mp4").__enter__()):
+    for use in (
+        lambda: Store(url),
+        lambda: local_media(url, "a.mp4").__enter__(),
+        lambda: PreprocessConfig(manifest=url, videos="v", out="o"),
+    ):
         with pytest.raises(ValueError, match="must not hold credentials") as caught:
             use()
         assert not any(part in str(caught.value) for part in ("AKIAKEY", "se/cr+et", "secret"))
