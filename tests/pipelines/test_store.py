@@ -9,9 +9,10 @@ import fsspec
 import pytest
 
 from pipelines.annotations import parse_csv
-from pipelines.dataset import PreprocessConfig, ShardError, preprocess
+from pipelines.dataset import ShardError, preprocess
 from pipelines.manifest import write_manifest
 from pipelines.preflight import build
+from pipelines.settings import PreprocessConfig
 from pipelines.source import UnavailableError
 from pipelines.store import Store, local_media
 from schemas.features import FeatureSpec, RgbSpec
@@ -212,20 +213,3 @@ def test_a_folder_without_permission_is_unavailable_not_missing(tmp_path):
             pass
     finally:
         (tmp_path / "closed").chmod(0o700)
-
-
-def test_a_file_that_cannot_be_opened_just_now_is_unavailable(tmp_path):
-    ordinary_clip(tmp_path / "a.mp4")
-    call = """
-import resource, sys
-from pipelines.clip import make_clip
-from schemas.features import FeatureSpec
-row = {"clip_id": "a", "uri": "a.mp4", "start_s": None, "end_s": None}
-make_clip(row, videos=sys.argv[1], features=FeatureSpec())  # What is loaded on first use is open by now.
-resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-made = make_clip(row, videos=sys.argv[1], features=FeatureSpec())
-print(made.stage, made.reason)
-"""
-    command = [sys.executable, "-c", call, str(tmp_path)]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["open", "unavailable"]
