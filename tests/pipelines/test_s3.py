@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import random
 import subprocess
 import sys
 import time
@@ -169,6 +171,59 @@ def test_a_shard_whose_files_stop_arriving_is_not_there_and_the_rerun_makes_it(
     assert len(sent) == lost + 1
     assert find_done(store, SHARD) is None
     assert "done.json" not in objects(s3_client, s3_bucket, f"data/{SHARD}")
+    write_shard(SHARD, rows, job)
+    assert objects(s3_client, s3_bucket, f"data/{SHARD}") == whole
+
+
+WRITER = """
+import pickle, sys
+from pipelines.shards import write_shard
+work = pickle.load(sys.stdin.buffer)
+print("ready", flush=True)
+write_shard(*work)
+print("done", flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_no_readable_half_shard(s3_client, s3_bucket, videos, rows, tmp_path):
+    write_shard(SHARD, rows, shard_job(tmp_path, videos))
+    whole = contents(tmp_path / SHARD)
+    job = shard_job(f"s3://{s3_bucket}/data", videos)
+    store = Store(job.out)
+
+    def writer():
+        """A process that is about to write the shard anew."""
+        s3_client.delete_object(Bucket=s3_bucket, Key=f"data/{SHARD}/done.json")
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER],
+            cwd=Path(__file__).resolve().parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        process.stdin.write(pickle.dumps((SHARD, rows, job)))
+        process.stdin.close()
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    first = writer()
+    began_s = time.monotonic()
+    assert first.stdout.readline() == b"done\n"
+    needed_s = time.monotonic() - began_s
+    first.wait()
+    rng = random.Random(0)
+    outcomes = []
+    for _ in range(5):
+        process = writer()
+        time.sleep(rng.uniform(0.2, 1.0) * needed_s)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        found = objects(s3_client, s3_bucket, f"data/{SHARD}")
+        done = find_done(store, SHARD)
+        assert all(whole[name] == data for name, data in found.items())
+        assert done is None or found == whole
+        outcomes.append(done is None)
+    assert any(outcomes), "no kill came in time to prove anything"
     write_shard(SHARD, rows, job)
     assert objects(s3_client, s3_bucket, f"data/{SHARD}") == whole
 
