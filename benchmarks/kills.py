@@ -1,0 +1,190 @@
+"""One run of the job with one kill in it, and what must be true afterwards. Shared by `benchmarks.chaos` and the tests.
+
+A moment is a share of the reference run's working time, counted from the first shard directory: starting Ray takes
+longer than these shards, and a kill before the work begins shows nothing. What a kill must not change: the bytes of
+every file, the shards that were finished before it, and that nothing of the run is left behind.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from benchmarks.job import ROOT, checksums, environment, finished_files, make_manifest, preprocess_command, tail
+from benchmarks.media import write_clips
+from benchmarks.nodes import Nodes
+from benchmarks.processes import Process, adopted_orphans, descendants, reap_orphans
+from jobs.session import SCRATCH_PREFIX, is_abandoned
+
+Kind = Literal["worker", "driver", "node", "decoder"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+CLIPS_PER_SHARD = 4
+FEATURES = ("--rgb.short-side-px", "192", "--flow.preset", "medium")
+"""Small files scaled up and a slow flow: seconds of work from kilobytes of media."""
+
+MOST_RERUNS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """The clips, and what an uninterrupted run makes of them."""
+
+    folder: Path
+    """Scratch directory."""
+    videos: Path
+    """Root of the media."""
+    manifest: Path
+    """All of them, in train."""
+    features: tuple[str, ...]
+    """Options of the job."""
+    checksums: dict[str, str]
+    """SHA-256 of every file of the dataset, by name."""
+    working_s: float
+    """From the first shard directory to the end."""
+    shards: int
+    """Shards of the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one kill."""
+
+    hit: bool
+    """There was something to kill at the moment."""
+    recovered: bool
+    """The killed run finished by itself."""
+    reruns: int
+    """Further runs until it was whole."""
+    kept: int
+    """Shards that were finished at the moment of the kill."""
+    untouched: bool
+    """Their files are the same files, by inode and time of change."""
+    identical: bool
+    """Every file has the bytes of the reference, ledger and `dataset.json` included, and there is no other file."""
+    leftovers: tuple[str, ...]
+    """Unfinished files, processes that outlived the run and scratch directories without an owner."""
+    said: str
+    """Last line of the killed run's log, for a run that ended with an error."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is as it should be."""
+        return self.identical and self.untouched and not self.leftovers
+
+
+def make_reference(folder: Path, *, clips: int, seconds: float = 1.0, features: Sequence[str] = FEATURES) -> Reference:
+    """Make media, and run the job over it without a kill."""
+    videos = folder / "videos"
+    names = write_clips(videos, clips=clips, distinct=min(clips, 8), seconds=seconds, height=48, width=64, fps=25)
+    manifest = make_manifest(names, videos=videos, out=folder / "clips.parquet")
+    out = folder / "reference"
+    command = preprocess_command(manifest, videos, out, *features, clips_per_shard=CLIPS_PER_SHARD)
+    log = folder / "reference.log"
+    with log.open("wb") as output:
+        job = subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=output, stderr=output)
+        began_s = wait_for_work(job, out)
+        job.wait()
+    if job.returncode:
+        raise RuntimeError(f"the reference run failed: {tail(log)}")
+    finished_s = max(path.stat().st_mtime for path in out.rglob("*")) - time.time() + time.monotonic()
+    return Reference(
+        folder=folder,
+        videos=videos,
+        manifest=manifest,
+        features=tuple(features),
+        checksums=checksums(out),
+        working_s=max(finished_s - began_s, 0.1),
+        shards=len(list(out.glob("*/*/done.json"))),
+    )
+
+
+def wait_for_work(job: subprocess.Popen[bytes], out: Path) -> float:
+    """The time at which the first shard directory is there, or the job has ended."""
+    while job.poll() is None and not any(out.glob("*/*")):
+        time.sleep(0.01)
+    return time.monotonic()
+
+
+def run_with_kill(
+    reference: Reference, kind: Kind, *, moment: float, rng: random.Random, nodes: Nodes | None = None
+) -> Outcome:
+    """Run the job, kill one process of a kind at a moment in [0, 1) of the working time, and see it through."""
+    number = rng.randrange(10**9)
+    out, log = reference.folder / f"{kind}-{number}", reference.folder / f"{kind}-{number}.log"
+    command = preprocess_command(
+        reference.manifest, reference.videos, out, *reference.features, clips_per_shard=CLIPS_PER_SHARD
+    )
+    env = environment(nodes.address if nodes is not None else None)
+    before = {process.pid for process in descendants(os.getpid())}
+    scratch_before = set(Path("/tmp").glob(f"{SCRATCH_PREFIX}*"))
+    kept: dict[str, tuple[int, int]] = {}
+    with adopted_orphans():
+        with log.open("wb") as output:
+            job = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+            wait_for_work(job, out)
+            time.sleep(moment * reference.working_s)
+            hit = False
+            if job.poll() is None:
+                kept = finished_files(out)
+                hit = kill(kind, job, nodes, rng)
+            job.wait()
+        recovered, said = job.returncode == 0, "" if job.returncode == 0 else tail(log)
+        # What a killed run leaves has some seconds to notice; the rerun must not meet it.
+        leftovers = [f"process {process.command[:60]}" for process in reap_orphans(before)]
+        reruns = 0
+        status = job.returncode
+        while status and reruns < MOST_RERUNS:
+            reruns += 1
+            with log.open("ab") as output:
+                done = subprocess.run(command, env=env, cwd=ROOT, stdout=output, stderr=output, check=False)
+            status = done.returncode
+        leftovers += [f"process {process.command[:60]}" for process in reap_orphans(before)]
+    leftovers += [f"file {path.name}" for path in out.rglob(".*")]
+    scratch = set(Path("/tmp").glob(f"{SCRATCH_PREFIX}*")) - scratch_before
+    leftovers += [f"scratch {path}" for path in scratch if is_abandoned(str(path))]
+    after = finished_files(out)
+    return Outcome(
+        hit=hit,
+        recovered=recovered,
+        reruns=reruns,
+        kept=sum(name.endswith("/done.json") for name in kept),
+        untouched=all(after.get(name) == identity for name, identity in kept.items()),
+        identical=status == 0 and checksums(out) == reference.checksums,
+        leftovers=tuple(leftovers),
+        said=said,
+    )
+
+
+def kill(kind: Kind, job: subprocess.Popen[bytes], nodes: Nodes | None, rng: random.Random) -> bool:
+    """SIGKILL one process of a kind; False when there is none."""
+    if kind == "driver":
+        job.kill()
+        return True
+    if kind == "node":
+        assert nodes is not None, "a node can only be killed on a cluster of several"
+        alive = nodes.raylets()[1:]
+        if alive:
+            nodes.kill(rng.choice(alive))
+        return bool(alive)
+    found = victims(kind, job.pid if nodes is None else nodes.holder)
+    if not found:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(rng.choice(found).pid, signal.SIGKILL)
+    return True
+
+
+def victims(kind: Kind, root: int) -> list[Process]:
+    """Workers that execute a shard, or decoders that run for one."""
+    below = descendants(root)
+    busy = {p.pid for p in below if p.kind == "worker" and p.command.startswith("ray::") and "IDLE" not in p.command}
+    if kind == "worker":
+        return [process for process in below if process.pid in busy]
+    return [process for process in below if process.kind == "decoder"]

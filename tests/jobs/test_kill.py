@@ -1,0 +1,32 @@
+import random
+
+import pytest
+
+from benchmarks.kills import make_reference, run_with_kill
+from benchmarks.nodes import simulated_nodes
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return make_reference(tmp_path_factory.mktemp("kill"), clips=16, seconds=0.6)
+
+
+@pytest.mark.parametrize(("kind", "moment"), [("worker", 0.4), ("decoder", 0.5), ("driver", 0.6)])
+def test_a_kill_changes_no_byte_and_leaves_nothing_behind(reference, kind, moment):
+    outcome = run_with_kill(reference, kind, moment=moment, rng=random.Random(0))
+    assert outcome.identical, outcome
+    assert outcome.untouched, outcome
+    assert outcome.leftovers == ()
+    assert outcome.recovered or kind == "driver"
+
+
+def test_a_killed_node_changes_no_byte_and_leaves_nothing_behind(reference):
+    with simulated_nodes(2) as nodes:
+        outcome = run_with_kill(reference, "node", moment=0.4, rng=random.Random(0), nodes=nodes)
+    assert outcome.hit
+    assert outcome.recovered, outcome
+    assert outcome.identical, outcome
+    assert outcome.untouched, outcome
+    assert outcome.leftovers == ()
