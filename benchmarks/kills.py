@@ -20,7 +20,8 @@ from benchmarks.job import ROOT, checksums, environment, finished_files, make_ma
 from benchmarks.media import write_clips
 from benchmarks.nodes import Nodes
 from benchmarks.processes import Process, adopted_orphans, descendants, reap_orphans
-from jobs.session import SCRATCH_PREFIX, is_abandoned
+from jobs.session import SCRATCH_PREFIX
+from pipelines.scratch import is_abandoned
 
 Kind = Literal["worker", "driver", "node", "decoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -4,11 +4,9 @@ A bare ``ray.init()`` would join whatever runs on the host, write an authenticat
 talk a lot; every choice it makes by itself is made here.
 """
 
-import fcntl
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +16,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from pipelines.scratch import make_scratch
+
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """The variable in which Ray tells a submitted job its settings, as JSON."""
 
 SCRATCH_PREFIX = "gb-"
 """Start of the names of directories of private clusters."""
-
-OWNER_LOCK = "owner.lock"
-"""File in such a directory that its driver holds locked for as long as it lives."""
 
 PACKAGES_ROOT = str(Path(__file__).resolve().parents[1])
 """Where the packages can be imported from."""
@@ -65,20 +62,19 @@ def connect(*, num_cpus: int | None = None) -> Iterator[None]:
             environment.clear()  # Ray refuses a variable that both the submitted job and its driver set.
         with _told(f"cannot join the Ray cluster at {address} (from RAY_ADDRESS)"):
             ray.init(address=address, runtime_env={"env_vars": environment}, **quiet)
-        scratch = lock = None
+        scratch = None
     else:
         # Tokens are on by default for local clusters in some Ray versions and for all in others: state it. A cluster
         # that somebody else started has the mode its users chose.
         os.environ["RAY_AUTH_MODE"] = "disabled"
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGES_ROOT, os.environ.get("PYTHONPATH")]))
-        remove_abandoned()
-        scratch, lock = _make_scratch()
+        scratch = make_scratch(SCRATCH_PREFIX, root=_scratch_root())
         with _told("cannot start a private Ray cluster"):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
                 include_dashboard=False,
-                _temp_dir=scratch,
+                _temp_dir=scratch.path,
                 runtime_env={"env_vars": environment},
                 **quiet,
             )
@@ -86,45 +82,8 @@ def connect(*, num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        if scratch is not None and lock is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-            os.close(lock)
-
-
-def _make_scratch() -> tuple[str, int]:
-    """A directory for a private cluster, and the open file whose lock says that this process uses it."""
-    scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=_scratch_root())
-    # Locked before it has its name, so that nobody ever finds it unlocked. A killed process holds no lock.
-    lock = os.open(os.path.join(scratch, "new"), os.O_CREAT | os.O_RDWR)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.rename(os.path.join(scratch, "new"), os.path.join(scratch, OWNER_LOCK))
-    return scratch, lock
-
-
-def remove_abandoned() -> list[str]:
-    """Remove the directories of private clusters whose driver was killed; says which."""
-    removed = []
-    for name in os.listdir(_scratch_root()):
-        scratch = os.path.join(_scratch_root(), name)
-        if name.startswith(SCRATCH_PREFIX) and is_abandoned(scratch):
-            shutil.rmtree(scratch, ignore_errors=True)
-            removed.append(scratch)
-    return removed
-
-
-def is_abandoned(scratch: str) -> bool:
-    """Whether the process that made a directory for its cluster is gone."""
-    try:
-        lock = os.open(os.path.join(scratch, OWNER_LOCK), os.O_RDWR)
-    except OSError:
-        return False  # Another user's, just being made or removed, or not ours at all.
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return True
+        if scratch is not None:
+            scratch.remove()
 
 
 def _scratch_root() -> str:

@@ -24,9 +24,9 @@ from pipelines.conclude import Tally, TooManyFailuresError, conclude
 from pipelines.manifest import Manifest, read_manifest
 from pipelines.plan import ShardPlan, from_bytes, plan_shards, to_bytes
 from pipelines.settings import PreprocessConfig, PreprocessSummary
-from pipelines.shards import ShardJob, write_shard
+from pipelines.shards import LostClipError, ShardJob, write_shard
 from pipelines.state import find_done
-from pipelines.store import Store
+from pipelines.store import Store, StoreError
 from pipelines.survey import ChangedDatasetError, clear, survey
 from schemas.layout import ShardDone
 
@@ -152,5 +152,6 @@ def _write(row: dict[str, Any], *, job: ShardJob) -> dict[str, Any]:
             raise ValueError("it was written, and is not there")
         done = document.dumps()
     except Exception as error:  # Through Ray it would arrive as a stack trace of several processes.
-        problem = f"{type(error).__name__}: {error}"
+        told = isinstance(error, StoreError | LostClipError)
+        problem = str(error) if told else f"{type(error).__name__}: {error}"
     return {"shard": row["shard"], "ledger": ledger, "done": done, "error": problem}

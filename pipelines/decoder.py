@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.messages import GRACE_S, LENGTH, ClipFailure, SourceRequest, framed, request_to_json
+from pipelines.scratch import process_scratch
 from pipelines.source import DecodeError, DecodeLimits, DecoderCrashError, OutOfMemoryError, TooSlowError
 from schemas.features import FeatureSpec, Modality
 from schemas.shards import feature_schema
@@ -183,7 +184,7 @@ class Decoder:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._scratch = tempfile.mkdtemp(prefix="gblend-")
+            self._scratch = tempfile.mkdtemp(dir=process_scratch())
             # The packages may come from anywhere, such as the working directory of a submitted job.
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
             self._process = subprocess.Popen(

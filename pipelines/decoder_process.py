@@ -101,4 +101,7 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:
+        os._exit(1)  # Nobody is left to answer; closing what is buffered would fail once more.

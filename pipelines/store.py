@@ -21,6 +21,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines.scratch import process_scratch
 from pipelines.source import (
     MissingFileError,
     NotAFileError,
@@ -206,7 +207,7 @@ class Store:
             with _room(self.root, "make room and run again"):
                 yield from self._rename(names)
             return
-        with tempfile.TemporaryDirectory(prefix="gblend-") as scratch:
+        with tempfile.TemporaryDirectory(dir=process_scratch()) as scratch:
             paths = {name: os.path.join(scratch, f"{i}-{posixpath.basename(name)}") for i, name in enumerate(names)}
             with _room(scratch, "make room or set TMPDIR to where there is some, and run again"):
                 yield paths
@@ -298,7 +299,7 @@ def local_media(videos: str, uri: str, *, scratch: str | None = None, max_bytes:
         raise OutsideRootError(f"{uri!r} asks for a version of an object; give the path alone")
     if not uri or uri.endswith("/"):
         raise NotAFileError(f"{uri!r} is not a file")
-    with tempfile.TemporaryDirectory(prefix="gblend-", dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch or process_scratch()) as folder:
         # The name is ours; only the ending, which some containers are recognised by, is the file's.
         ending = os.path.splitext(uri)[1]
         path = os.path.join(folder, "media" + (ending if ending.isascii() and ending[1:].isalnum() else ""))

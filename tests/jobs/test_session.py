@@ -6,7 +6,6 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from jobs import session
 from jobs.session import connect
 
 
@@ -73,14 +72,3 @@ def test_a_cluster_that_cannot_be_joined_is_named(init, monkeypatch, error):
         connect(),
     ):
         raise AssertionError("connected")
-
-
-def test_the_directory_of_a_killed_driver_is_removed_and_that_of_a_living_one_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "_scratch_root", lambda: str(tmp_path))
-    living, lock = session._make_scratch()
-    killed, killed_lock = session._make_scratch()
-    os.close(killed_lock)  # what the kernel does when a process dies
-    (tmp_path / "gb-made-by-somebody-else").mkdir()
-    assert session.remove_abandoned() == [killed]
-    assert sorted(os.listdir(tmp_path)) == sorted(["gb-made-by-somebody-else", os.path.basename(living)])
-    os.close(lock)
