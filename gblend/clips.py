@@ -66,6 +66,10 @@ class StoredClip:
     """Encoded flow images, u above v."""
     logmel: np.ndarray | None = None
     """float16 (time, mel)."""
+    audio_start_s: float = 0.0
+    """Real sound lies in [audio_start_s, audio_end_s) of the clip; the log-mel around it is of padding."""
+    audio_end_s: float = 0.0
+    """See ``audio_start_s``; both 0 without sound."""
     height: int = 0
     """Of a frame, in pixels; 0 without a picture."""
     width: int = 0
@@ -169,6 +173,8 @@ class ClipReader:
                 if count is not None:
                     flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
                     values["logmel"] = flat.reshape(count, batch.column("n_mels")[0].as_py())
+                    for name in ("audio_start_s", "audio_end_s"):
+                        values[name] = batch.column(name)[0].as_py()
                 continue
             height = batch.column("height")[0].as_py()
             images = batch.column("frames" if modality == "rgb" else "fields")[0]

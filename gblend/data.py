@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities, single_label_task
 from gblend.config import TrainConfig
 from gblend.holdout import hold_out
-from gblend.inputs import choose_window, cut_window
+from gblend.inputs import choose_window, cut_window, window_spec
 from schemas import FeatureSpec, Modality
 from schemas.features import FORMAT_VERSION
 
@@ -119,7 +119,7 @@ class RunData:
     classes: tuple[str, ...]
     """Class names."""
     spec: FeatureSpec
-    """How the stored features were computed."""
+    """How the windows' arrays are to be read (`gblend.inputs.window_spec`)."""
     heldout_ids: tuple[str, ...] = ()
     """Clip ids of V."""
     fingerprint: str = ""
@@ -204,7 +204,7 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         splits={split: dataset(index) for split, index in others.items()},
         modalities=modalities,
         classes=task.classes,
-        spec=info.features,
+        spec=window_spec(info.features, config.input),
         heldout_ids=heldout.clip_ids,
         fingerprint=fingerprint(info.features, [pool, *others.values()]),
         excluded=excluded,

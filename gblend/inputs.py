@@ -5,24 +5,22 @@ batches.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gblend.clips import Encoded, StoredClip
 from gblend.config import InputConfig
-from gblend.windows import frame_indices, mel_window, start_count
+from gblend.windows import audio_mask, frame_indices, mel_positions, mel_window, start_count
 from schemas import FeatureSpec, Modality
 
 RGB_MEAN = (110.201, 100.64, 95.997)
 """Of 0..255, from the code released by the paper's authors."""
 RGB_STD = (58.149, 56.470, 55.332)
-
-LOGMEL_MEAN, LOGMEL_STD = 16.0, 8.0
-"""Of the recipe gblend-40: silence is 0, audible sound lies between 15 and 25; measured on the demo's clips."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +67,7 @@ def cut_window(
                 arrays[modality] = np.zeros((config.mel_frames, spec.logmel.mels), dtype=np.float32)
                 continue
             arrays[modality] = mel_window(
-                clip.logmel,
-                start_s=window.start_frame / spec.rgb.fps,
-                window_s=config.frames * config.frame_step / spec.rgb.fps,
-                hop_s=spec.logmel.hop_s,
-                frames=config.mel_frames,
-                alignment=config.mel_alignment,
+                clip.logmel, _mel_positions(window, config, spec), silence=spec.logmel.silence
             )
             continue
         images = clip.rgb if modality == "rgb" else clip.flow
@@ -88,11 +81,39 @@ def cut_window(
     return arrays
 
 
+def sound_mask(
+    clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec
+) -> Bool[np.ndarray, " mel_frames"]:
+    """Which of the window's log-mel frames show real sound; the others are the silence that padding is stored as."""
+    if clip.logmel is None:
+        return np.zeros(config.mel_frames, dtype=bool)
+    return audio_mask(
+        _mel_positions(window, config, spec),
+        hop_s=spec.logmel.hop_s,
+        first_centre_s=spec.logmel.first_centre_s,
+        audio_start_s=clip.audio_start_s,
+        audio_end_s=clip.audio_end_s,
+    )
+
+
+def window_spec(spec: FeatureSpec, config: InputConfig) -> FeatureSpec:
+    """The spec of windows as they are cut: resizing a picture resizes its motion, so the bound of the displacements is
+    in pixels of the resized picture. The levels stay as they are, and lose nothing.
+
+    >>> small = window_spec(FeatureSpec(), InputConfig(scale_px=64, crop_px=56))
+    >>> FeatureSpec().flow.bound_px, small.flow.bound_px
+    (20.0, 10.0)
+    """
+    stored_px = min(spec.rgb.fixed_size_px or (spec.rgb.short_side_px,))
+    scale = _short_side_px(stored_px, config) / stored_px
+    return replace(spec, flow=replace(spec.flow, bound_px=spec.flow.bound_px * scale))
+
+
 def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tensor]:
     """Batches of window arrays, on their device, as float inputs (batch, channels, ...).
 
-    rgb is standardised; flow becomes displacement in pixels of the *stored* frame (a resize by a
-    constant is left to the first normalisation layer); logmel is standardised, because an untrained BatchNorm is not.
+    rgb is standardised; flow becomes displacement in pixels, of the picture the network sees when ``spec`` comes from
+    `window_spec`; logmel is standardised by its recipe, because an untrained BatchNorm is not.
     """
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():
@@ -104,7 +125,7 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
             bound = spec.flow.bound_px
             inputs[name] = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
         else:
-            inputs[name] = ((values - LOGMEL_MEAN) / LOGMEL_STD).unsqueeze(1)
+            inputs[name] = ((values - spec.logmel.mean) / spec.logmel.sd).unsqueeze(1)
     return inputs
 
 
@@ -138,9 +159,24 @@ def _decode(data: Encoded, mode: int) -> np.ndarray:
     return image
 
 
+def _mel_positions(window: Window, config: InputConfig, spec: FeatureSpec) -> Float[np.ndarray, " mel_frames"]:
+    return mel_positions(
+        start_s=window.start_frame / spec.rgb.fps,
+        window_s=config.frames * config.frame_step / spec.rgb.fps,
+        hop_s=spec.logmel.hop_s,
+        frames=config.mel_frames,
+        alignment=config.mel_alignment,
+    )
+
+
+def _short_side_px(stored_px: int, config: InputConfig) -> int:
+    """To which a picture's short side is resized."""
+    return config.scale_px if config.scale_px is not None else max(stored_px, config.crop_px)
+
+
 def _scale(image: np.ndarray, config: InputConfig) -> np.ndarray:
     height, width = image.shape[:2]
-    short = config.scale_px if config.scale_px is not None else max(min(height, width), config.crop_px)
+    short = _short_side_px(min(height, width), config)
     if short == min(height, width):
         return image
     ratio = short / min(height, width)

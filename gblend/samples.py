@@ -18,7 +18,7 @@ from PIL import Image
 
 from gblend.clips import ClipReader, StoredClip, read_dataset_info, read_index, single_label_task
 from gblend.config import InputConfig
-from gblend.inputs import choose_window, cut_window
+from gblend.inputs import choose_window, cut_window, window_spec
 from gblend.svg import panel
 from schemas import SPLITS, DatasetInfo
 
@@ -43,9 +43,9 @@ class SampleClip:
     rgb: UInt8[np.ndarray, "time height width 3"] | None = None
     """Frames; None where the clip has no picture or the data set no rgb."""
     flow: Float32[np.ndarray, "time height width 2"] | None = None
-    """Displacement (horizontal, vertical) in pixels from one frame to the next."""
+    """Displacement (horizontal, vertical) in pixels of the shown picture, from one frame to the next."""
     logmel: Float32[np.ndarray, "frames mels"] | None = None
-    """Natural logarithm of the mel power."""
+    """As the recipe stores it: a natural logarithm."""
 
 
 def load_samples(
@@ -101,7 +101,8 @@ def decode_sample(
     flow = None
     if stored.flow is not None:
         levels = arrays["flow"].transpose(0, 2, 3, 1).astype(np.float32)
-        flow = levels * np.float32(2 * spec.flow.bound_px / 255) - np.float32(spec.flow.bound_px)
+        bound_px = window_spec(spec, config).flow.bound_px
+        flow = levels * np.float32(2 * bound_px / 255) - np.float32(bound_px)
     return SampleClip(
         clip_id=clip_id,
         split=split,

@@ -6,13 +6,17 @@ arrays.
     seconds            |s/fps ................. |          (s + frames * d) / fps, half-open
     log-mel            |========================|          the same seconds, whatever its own frame rate
 
-A clip shorter than the window holds its last frame; log-mel beyond the stored one is digital silence, 0 in this recipe.
+Log-mel frame i belongs to the hop that begins at ``i * hop_s``. A clip shorter than the window holds its last frame;
+log-mel beyond the stored one is what its recipe stores for digital silence. A track that starts late or ends early is
+stored as silence there, too: `audio_mask` tells it from sound.
 """
 
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+
+Alignment = Literal["stretch", "exact"]
 
 
 def start_count(stored: int, *, frames: int, step: int) -> int:
@@ -33,43 +37,72 @@ def frame_indices(start: int, *, stored: int, frames: int, step: int) -> Int[np.
     return np.minimum(start + step * np.arange(frames), stored - 1)
 
 
-def mel_window(
-    logmel: Float[np.ndarray, "time mel"],
-    *,
-    start_s: float,
-    window_s: float,
-    hop_s: float,
-    frames: int,
-    alignment: Literal["stretch", "exact"],
-) -> Float[np.ndarray, "frames mel"]:
-    """The log-mel of a window.
+def mel_positions(
+    *, start_s: float, window_s: float, hop_s: float, frames: int, alignment: Alignment
+) -> Float[np.ndarray, " frames"]:
+    """Where a window's log-mel frames lie, in stored frames.
 
     Args:
-        logmel: Whole clip; frame i is centred at ``i * hop_s``.
         start_s: Start of the window.
         window_s: Length of the visual window.
-        hop_s: Hop of ``logmel``.
+        hop_s: Hop of the stored log-mel.
         frames: Frames wanted.
-        alignment: ``stretch`` interpolates linearly so that ``frames`` frames span the visual window exactly, as the
-            authors' code does; ``exact`` takes ``frames`` stored frames from the window's start, at their own rate.
+        alignment: ``stretch``: ``frames`` frames span the visual window exactly, as in the authors' code; ``exact``:
+            ``frames`` stored frames from the window's start, at their own rate.
 
-    >>> ramp = np.arange(6, dtype=np.float32)[:, None]
-    >>> mel_window(ramp, start_s=0.01, window_s=0.04, hop_s=0.01, frames=2, alignment="stretch").ravel().tolist()
-    [1.0, 3.0]
-    >>> mel_window(ramp, start_s=0.04, window_s=0.04, hop_s=0.01, frames=4, alignment="exact").ravel().tolist()
-    [4.0, 5.0, 0.0, 0.0]
+    >>> mel_positions(start_s=0.01, window_s=0.03, hop_s=0.01, frames=2, alignment="stretch").tolist()
+    [1.0, 2.5]
+    >>> mel_positions(start_s=0.012, window_s=0.03, hop_s=0.01, frames=2, alignment="exact").tolist()
+    [1.0, 2.0]
     """
     first = start_s / hop_s
     if alignment == "exact":
-        positions = np.round(first) + np.arange(frames)
-    else:
-        hops = window_s / hop_s
-        positions = first + np.arange(frames) * hops / frames
+        return np.round(first) + np.arange(frames)
+    hops = window_s / hop_s
+    return first + np.arange(frames) * hops / frames
+
+
+def mel_window(
+    logmel: Float[np.ndarray, "time mel"], positions: Float[np.ndarray, " frames"], *, silence: float
+) -> Float[np.ndarray, "frames mel"]:
+    """The log-mel at these positions, linearly interpolated; ``silence`` before the first frame and after the last.
+
+    >>> ramp = np.arange(6, dtype=np.float32)[:, None]
+    >>> mel_window(ramp, np.array([1.0, 2.5]), silence=0.0).ravel().tolist()
+    [1.0, 2.5]
+    >>> mel_window(ramp, np.array([4.0, 5.0, 6.0]), silence=-4.5).ravel().tolist()
+    [4.0, 5.0, -4.5]
+    """
     lower = np.floor(positions).astype(np.int64)
     share = (positions - lower).astype(np.float32)[:, None]
-    silent = np.zeros((1, logmel.shape[1]), dtype=np.float32)
+    silent = np.full((1, logmel.shape[1]), silence, dtype=np.float32)
     padded = np.concatenate([silent, logmel.astype(np.float32), silent])  # row i + 1 is frame i
     last = padded.shape[0] - 1
     below = padded[np.clip(lower + 1, 0, last)]
     above = padded[np.clip(lower + 2, 0, last)]
     return below * (1.0 - share) + above * share
+
+
+def audio_mask(
+    positions: Float[np.ndarray, " frames"],
+    *,
+    hop_s: float,
+    first_centre_s: float,
+    audio_start_s: float,
+    audio_end_s: float,
+) -> Bool[np.ndarray, " frames"]:
+    """Which frames show real sound: those whose window is centred on a sample of the track, not on padding.
+
+    Args:
+        positions: From `mel_positions`.
+        hop_s: Hop of the stored log-mel.
+        first_centre_s: Where stored frame 0's window is centred.
+        audio_start_s: Real samples lie in [audio_start_s, audio_end_s) of the clip.
+        audio_end_s: See ``audio_start_s``.
+
+    >>> audio_mask(np.arange(5.0), hop_s=0.01, first_centre_s=0.0, audio_start_s=0.01, audio_end_s=0.03).tolist()
+    [False, True, True, False, False]
+    """
+    centres_s = positions * hop_s + first_centre_s
+    rounding_s = 1e-9
+    return (centres_s >= audio_start_s - rounding_s) & (centres_s < audio_end_s - rounding_s)

@@ -11,6 +11,7 @@ from jobs.cli import JobError, run
 from jobs.session import absolute, connect
 from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
 from pipelines.dataset import preprocess as make_dataset
+from pipelines.flow import prepared
 from pipelines.source import DecodeLimits
 from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 
@@ -53,6 +54,7 @@ def preprocess(
     """
     manifest, videos, out = absolute(manifest), absolute(videos), absolute(out)
     ordered: tuple[Modality, ...] = tuple(name for name in MODALITIES if name in modalities)
+    flow = prepared(flow) if "flow" in ordered else flow
     features = FeatureSpec(modalities=ordered, rgb=rgb, flow=flow, logmel=logmel)
     config = PreprocessConfig(
         manifest=manifest,

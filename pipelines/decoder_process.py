@@ -9,6 +9,7 @@ import math
 import os
 import resource
 import signal
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ import torch
 import torchaudio
 
 from pipelines.clip import ClipResult, make_clips
+from pipelines.flow import warm_up
 from pipelines.messages import GRACE_S, LENGTH, ClipFailure, framed, request_from_json
 from pipelines.source import DecodeLimits
 from schemas.features import FeatureSpec, Modality
@@ -42,6 +44,9 @@ def answer(asked: dict[str, Any], answers: BinaryIO) -> None:
     limits = DecodeLimits(**asked["limits"])
     features = FeatureSpec.from_json(asked["features"])
     request = request_from_json(asked["request"])
+    if "flow" in request.modalities:
+        with suppress(ValueError):  # Weights that cannot be had: each clip's row says so.
+            warm_up(features.flow)
     _limit_memory(limits.max_memory_gib)
     # Ends the process in the middle of whatever C code it hangs in, also when nobody is left to do it.
     alarm_s = math.ceil(limits.max_decode_s + 2 * GRACE_S)

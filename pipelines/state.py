@@ -70,9 +70,9 @@ def with_stored(features: FeatureSpec, done: ShardDone) -> FeatureSpec:
         sampling = {"fps": features.rgb.fps, "short_side_px": features.rgb.short_side_px}
         features = replace(features, rgb=replace(kept, **sampling))
     if "flow" in extra:
-        features = replace(features, flow=FlowSpec(**stored["flow"]["flow"]))
+        features = replace(features, flow=FlowSpec.from_description(stored["flow"]["flow"]))
     if "logmel" in extra:
-        features = replace(features, logmel=LogmelSpec(**stored["logmel"]["logmel"]))
+        features = replace(features, logmel=LogmelSpec.from_description(stored["logmel"]["logmel"]))
     return replace(features, modalities=tuple(m for m in MODALITIES if m in features.modalities or m in extra))
 
 

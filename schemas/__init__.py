@@ -4,6 +4,7 @@ from schemas.conform import require_schema
 from schemas.features import MODALITIES, FeatureSpec, FlowSpec, LogmelSpec, Modality, RgbSpec
 from schemas.layout import DatasetInfo, ShardDone, ShardEntry, feature_file, shard_name
 from schemas.ledger import LEDGER_SCHEMA
+from schemas.logmel import LogmelNumbers
 from schemas.manifest import SPLITS, make_clip_id, manifest_schema
 from schemas.shards import clips_schema, feature_schema
 from schemas.task import Task, decode_tasks
@@ -15,6 +16,7 @@ __all__ = [
     "DatasetInfo",
     "FeatureSpec",
     "FlowSpec",
+    "LogmelNumbers",
     "LogmelSpec",
     "Modality",
     "RgbSpec",

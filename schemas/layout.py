@@ -115,7 +115,7 @@ class DatasetInfo:
 
     def dumps(self) -> str:
         """Deterministic JSON."""
-        values = {**asdict(self), "features": self.features.to_json()}
+        values = {**asdict(self), "features": self.features.without_places().to_json()}
         return json.dumps(values, sort_keys=True, indent=1) + "\n"
 
     @classmethod

@@ -88,7 +88,8 @@ def _values(clip: Clip, modality: str, spec: FeatureSpec) -> dict:
         if clip.logmel is None:
             return {}
         frames, mels = clip.logmel.shape
-        return {"n_frames": frames, "n_mels": mels, "values": clip.logmel.reshape(-1)}
+        sound = {"audio_start_s": 0.0, "audio_end_s": frames * spec.logmel.hop_s}
+        return {"n_frames": frames, "n_mels": mels, **sound, "values": clip.logmel.reshape(-1)}
     images = clip.frames if modality == "rgb" else clip.flow
     if images is None:
         return {}

@@ -11,6 +11,7 @@ from schemas import (
     DatasetInfo,
     FeatureSpec,
     FlowSpec,
+    LogmelNumbers,
     LogmelSpec,
     RgbSpec,
     ShardEntry,
@@ -25,7 +26,7 @@ TASKS = (Task(name="action", kind="single", classes=("noop", "fire", "left")),)
 SPEC = FeatureSpec(
     rgb=RgbSpec(fps=10.0, fixed_size_px=(16, 24), codec="raw"),
     flow=FlowSpec(bound_px=20.0, codec="raw"),
-    logmel=LogmelSpec(recipe="custom", mels=4),
+    logmel=LogmelSpec(recipe="custom", custom=LogmelNumbers(mels=4)),
 )
 FRAMES, MEL_FRAMES = 6, 60
 

@@ -7,8 +7,8 @@ import torch
 
 from gblend.clips import StoredClip
 from gblend.config import InputConfig
-from gblend.inputs import RGB_MEAN, RGB_STD, Window, choose_window, cut_window, to_inputs
-from schemas import FeatureSpec, FlowSpec, RgbSpec
+from gblend.inputs import RGB_MEAN, RGB_STD, Window, choose_window, cut_window, sound_mask, to_inputs, window_spec
+from schemas import FeatureSpec, FlowSpec, LogmelSpec, RgbSpec
 from tests.gblend.shards import encode_flow, encode_rgb
 
 RAW = FeatureSpec(rgb=RgbSpec(codec="raw", fps=10.0), flow=FlowSpec(codec="raw"))
@@ -138,6 +138,61 @@ def test_sound_is_cut_from_the_seconds_of_the_pictures():
     config = InputConfig(frames=4, crop_px=8, mel_frames=40)
     got = cut_window(clip, at(start=5), config, RAW, ("logmel",))["logmel"]
     np.testing.assert_allclose(got[:, 0], np.arange(50, 90), atol=1e-3)  # 0.5 s to 0.9 s at 10 frames/s
+
+
+@pytest.mark.parametrize("recipe", ["gblend-40", "vggish-64", "ast-128"])
+@pytest.mark.parametrize("alignment", ["stretch", "exact"])
+def test_after_the_end_of_its_log_mel_a_clip_is_as_silent_as_the_recipe_says(recipe, alignment):
+    spec = FeatureSpec(rgb=RgbSpec(codec="raw", fps=10.0), logmel=LogmelSpec(recipe=recipe))
+    stored_mel = np.full((50, spec.logmel.mels), 1.5, dtype=np.float16)
+    config = InputConfig(frames=4, crop_px=8, mel_frames=40, mel_alignment=alignment)
+    clip = stored(noise(10, 8, 8, 3), logmel=stored_mel)
+    got = cut_window(clip, at(start=3), config, spec, ("logmel",))["logmel"]  # 0.3 s to 0.7 s of 0.5 s
+    assert got.shape == (40, spec.logmel.mels)
+    np.testing.assert_array_equal(got[:20], 1.5)
+    np.testing.assert_array_equal(got[20:], spec.logmel.silence)
+
+
+def test_the_part_of_a_window_before_a_late_track_is_not_real_sound():
+    clip = StoredClip(logmel=np.zeros((100, 40), np.float16), audio_start_s=0.65, audio_end_s=0.8)
+    config = InputConfig(frames=4, crop_px=8, mel_frames=40)
+    heard = sound_mask(clip, at(start=5), config, RAW)  # 0.5 s to 0.9 s, a frame each 10 ms
+    assert np.flatnonzero(heard).tolist() == list(range(15, 30))
+
+
+def test_a_clip_without_sound_has_no_frame_of_real_sound():
+    assert not sound_mask(StoredClip(), at(), InputConfig(mel_frames=5), RAW).any()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mean", "sd"),
+    [("gblend-40", 16.0, 8.0), ("vggish-64", -1.5, 2.0), ("ast-128", -4.2677, 9.138)],
+)
+def test_log_mel_is_standardised_by_its_recipe(recipe, mean, sd):
+    spec = FeatureSpec(logmel=LogmelSpec(recipe=recipe))
+    got = to_inputs({"logmel": torch.tensor([[[mean, mean + sd]]])}, spec)["logmel"]
+    torch.testing.assert_close(got, torch.tensor([[[[0.0, 1.0]]]]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale_px", [None, 64, 32])
+def test_a_resized_motion_is_that_of_the_resized_pictures(scale_px):
+    """Against the flow of the resized frames themselves; the content moves 4 px right and 2 px up."""
+    texture = cv2.GaussianBlur(noise(160, 160), (0, 0), 5)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    pair = [np.ascontiguousarray(p) for p in (texture[10:138, 12:140], texture[12:140, 8:136])]
+    levels = np.rint((solver.calc(*pair, None).transpose(2, 0, 1) + 20) * 255 / 40).astype(np.uint8)
+    spec = FeatureSpec(rgb=RgbSpec(short_side_px=128, codec="raw"), flow=FlowSpec(codec="raw"))
+    config = InputConfig(frames=1, crop_px=scale_px or 128, scale_px=scale_px)
+    cut = cut_window(stored(noise(1, 128, 128, 3), levels[None]), at(), config, spec, ("flow",))["flow"]
+    got = to_inputs({"flow": torch.from_numpy(cut)[None]}, window_spec(spec, config))["flow"][0, :, 0].numpy()
+    side = scale_px or 128
+    resized = [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pair]
+    fresh = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    expected = fresh.calc(*resized, None).transpose(2, 0, 1)
+    inside = (slice(None), slice(side // 4, -side // 4), slice(side // 4, -side // 4))
+    np.testing.assert_allclose(np.median(got[inside], axis=(1, 2)), np.median(expected[inside], axis=(1, 2)), atol=0.15)
+    np.testing.assert_allclose(np.median(got[inside], axis=(1, 2)), np.array([4, -2]) * side / 128, atol=0.15)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from gblend.windows import frame_indices, mel_window, start_count
+from gblend.windows import audio_mask, frame_indices, mel_positions, mel_window, start_count
 
 
-def mel(values, **changes):
+def positions(**changes):
     settings = {"start_s": 0.0, "window_s": 0.1, "hop_s": 0.01, "frames": 10, "alignment": "stretch"}
-    return mel_window(np.asarray(values, dtype=np.float16), **{**settings, **changes})
+    return mel_positions(**{**settings, **changes})
+
+
+def mel(values, *, silence=0.0, **changes):
+    return mel_window(np.asarray(values, dtype=np.float16), positions(**changes), silence=silence)
 
 
 @pytest.mark.parametrize(("stored", "frames", "step"), [(16, 8, 2), (9, 3, 3), (5, 5, 1), (40, 1, 7)])
@@ -47,10 +51,41 @@ def test_exact_alignment_takes_stored_frames_unchanged_whatever_the_window_lengt
     np.testing.assert_array_equal(mel(values, start_s=0.07, window_s=9.0, alignment="exact"), values[7:17])
 
 
+@pytest.mark.parametrize("silence", [0.0, -4.5])
 @pytest.mark.parametrize("alignment", ["stretch", "exact"])
-def test_sound_that_ends_before_the_window_is_followed_by_silence(alignment):
-    got = mel(np.full((4, 1), 5.0), alignment=alignment)
-    np.testing.assert_array_equal(got.ravel(), [5, 5, 5, 5, 0, 0, 0, 0, 0, 0])
+def test_sound_that_ends_before_the_window_is_followed_by_the_recipes_silence(alignment, silence):
+    got = mel(np.full((4, 1), 5.0), alignment=alignment, silence=silence)
+    np.testing.assert_array_equal(got.ravel(), [5.0] * 4 + [silence] * 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "heard"),
+    [
+        # Frames at 0, 10 ... 90 ms; sound in [25, 60) ms.
+        ({}, [3, 4, 5]),
+        ({"alignment": "exact"}, [3, 4, 5]),
+        # 10 frames over 40 ms from 20 ms: at 20, 24, 28 ... 56 ms.
+        ({"start_s": 0.02, "window_s": 0.04}, [2, 3, 4, 5, 6, 7, 8, 9]),
+        ({"start_s": 0.02, "alignment": "exact"}, [1, 2, 3]),
+        ({"start_s": 0.06}, []),
+    ],
+)
+def test_real_sound_lies_where_a_frames_centre_does(settings, heard):
+    mask = audio_mask(positions(**settings), hop_s=0.01, first_centre_s=0.0, audio_start_s=0.025, audio_end_s=0.06)
+    assert np.flatnonzero(mask).tolist() == heard
+
+
+def test_a_window_that_begins_at_its_hop_is_centred_half_a_window_later():
+    mask = audio_mask(positions(), hop_s=0.01, first_centre_s=0.0125, audio_start_s=0.025, audio_end_s=0.06)
+    assert np.flatnonzero(mask).tolist() == [2, 3, 4]  # centred at 32.5, 42.5 and 52.5 ms
+
+
+def test_every_hop_that_begins_in_the_sound_is_heard_however_its_instant_is_rounded():
+    for start in range(0, 500, 7):
+        mask = audio_mask(
+            np.arange(600.0), hop_s=0.01, first_centre_s=0.0, audio_start_s=start / 100, audio_end_s=(start + 50) / 100
+        )
+        assert np.flatnonzero(mask).tolist() == list(range(start, start + 50))
 
 
 def test_a_window_after_the_end_of_the_sound_is_silence():
