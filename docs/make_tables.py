@@ -12,9 +12,11 @@ from pathlib import Path
 
 from pipelines.source import DecodeLimits
 from schemas.column import Column
-from schemas.features import FlowSpec, LogmelSpec, RgbSpec
+from schemas.features import RgbSpec
+from schemas.flow import FlowSpec
 from schemas.layout import DatasetInfo, ShardDone
 from schemas.ledger import LEDGER_COLUMNS, REASONS
+from schemas.logmel import LogmelNumbers
 from schemas.manifest import IDENTITY_COLUMNS
 from schemas.shards import FLOW_COLUMNS, LOGMEL_COLUMNS, PRESENCE_COLUMNS, RGB_COLUMNS
 
@@ -40,9 +42,18 @@ def of_dataclass(kind: type, *, defaults: bool) -> list[str]:
             continue
         assert isinstance(text.value, ast.Constant)
         meaning = escape(" ".join(str(text.value.value).replace("``", "`").split()))
-        default = f"`{ast.unparse(field.value)}` | " if defaults and field.value is not None else ""
+        default = f"`{ast.unparse(default_of(field))}` | " if defaults else ""
         rows.append(f"| `{ast.unparse(field.target)}` | {default}{meaning} |")
     return head + rows
+
+
+def default_of(field: ast.AnnAssign) -> ast.expr:
+    """The default in an assignment, or in its call of ``field``."""
+    value = field.value
+    assert value is not None
+    if isinstance(value, ast.Call):
+        return next(keyword.value for keyword in value.keywords if keyword.arg == "default")
+    return value
 
 
 def of_reasons() -> list[str]:
@@ -68,7 +79,7 @@ TABLES = {
     "dataset": lambda: of_dataclass(DatasetInfo, defaults=False),
     "rgb-spec": lambda: of_dataclass(RgbSpec, defaults=True),
     "flow-spec": lambda: of_dataclass(FlowSpec, defaults=True),
-    "logmel-spec": lambda: of_dataclass(LogmelSpec, defaults=True),
+    "logmel-numbers": lambda: of_dataclass(LogmelNumbers, defaults=True),
     "limits": lambda: of_dataclass(DecodeLimits, defaults=True),
 }
 

@@ -28,6 +28,7 @@ from pipelines.shards import LostClipError, ShardJob, write_shard
 from pipelines.state import find_done
 from pipelines.store import Store, StoreError
 from pipelines.survey import ChangedDatasetError, clear, survey
+from schemas.features import FeatureSpec
 from schemas.layout import ShardDone
 
 __all__ = [
@@ -44,6 +45,10 @@ PROGRESS_S = 5.0
 
 MAX_RETRIES = 3
 """How often a shard is tried again after its worker or node died; Ray's default is without end."""
+
+
+GPU_SHARE = 0.25
+"""Of a GPU, for flow by a network: decoding on a CPU core takes longer than a GPU needs for what one core decodes."""
 
 
 class ShardError(RuntimeError):
@@ -116,7 +121,9 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
     with warnings.catch_warnings():
         # Deprecated from Ray 2.60 on, without another way to say how often a task is retried; removed in 2.64.
         warnings.filterwarnings("ignore", message="`ray_remote_args`", category=DeprecationWarning)
-        ledgers = shards.map(partial(_write, job=job), num_cpus=1, max_retries=MAX_RETRIES)
+        ledgers = shards.map(
+            partial(_write, job=job), num_cpus=1, num_gpus=_gpus(job.features), max_retries=MAX_RETRIES
+        )
     batches: Any = ledgers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for batch in batches:
@@ -126,6 +133,12 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
                 yield row["shard"], from_bytes(row["ledger"]), ShardDone.loads(row["done"])
     except RayError as error:
         raise ShardError(f"workers died or failed, finished shards are kept: {_why(error)}") from error
+
+
+def _gpus(features: FeatureSpec) -> float | None:
+    """The share of a GPU that a shard's task asks for; none where the cluster has none."""
+    wanted = "flow" in features.modalities and features.flow.wants_gpu
+    return GPU_SHARE if wanted and ray.cluster_resources().get("GPU", 0) > 0 else None
 
 
 def _why(error: BaseException) -> str:

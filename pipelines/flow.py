@@ -73,11 +73,6 @@ def warm_up(spec: FlowSpec) -> None:
         _solver(spec.algorithm)
 
 
-def wants_gpu(spec: FlowSpec) -> bool:
-    """Whether a GPU makes this flow faster: OpenCV's algorithms run on the CPU alone."""
-    return spec.algorithm == "raft"
-
-
 def _opencv(frames: Frames, spec: FlowSpec) -> Iterator[FlowPx]:
     cv2.setNumThreads(1)
     solver = _solver(spec.algorithm)

@@ -145,6 +145,11 @@ class FlowSpec:
         """The algorithm's own numbers, under OpenCV's names for ``dis``, ``farneback`` and ``tvl1``."""
         return {"dis": DIS[self.preset], "farneback": FARNEBACK, "tvl1": TVL1, "raft": RAFT}[self.algorithm]
 
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether a GPU makes it faster: OpenCV's algorithms run on the CPU alone."""
+        return self.algorithm == "raft"
+
     def to_json(self) -> dict[str, Any]:
         """The fields that matter to the algorithm.
 

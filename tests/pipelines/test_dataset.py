@@ -14,7 +14,7 @@ from pipelines.plan import plan_shards
 from pipelines.preflight import build
 from pipelines.shards import ShardJob, write_shard
 from pipelines.source import DecodeLimits
-from schemas.features import MODALITIES, FeatureSpec, RgbSpec
+from schemas.features import MODALITIES, FeatureSpec, FlowSpec, RgbSpec
 from schemas.layout import DatasetInfo
 from tests.media import ordinary_clip, steady, tone, write_media
 
@@ -315,3 +315,10 @@ def test_spans_of_one_source_share_a_shard_whatever_their_order_in_the_manifest(
     ledger = pq.read_table(tmp_path / "data/ledger.parquet").to_pylist()
     assert [row["clip_id"] for row in ledger] == table["clip_id"].to_pylist()
     assert {(row["uri"], row["shard"]) for row in ledger} == {(GOOD[0], "train/00000"), (GOOD[1], "train/00001")}
+
+
+@pytest.mark.parametrize(("flow", "gpus", "asked"), [("raft", 2.0, 0.25), ("raft", 0.0, None), ("dis", 2.0, None)])
+def test_a_gpu_is_asked_for_when_the_flow_wants_one_and_there_is_one(monkeypatch, flow, gpus, asked):
+    monkeypatch.setattr(dataset_module.ray, "cluster_resources", lambda: {"GPU": gpus})
+    assert dataset_module._gpus(FeatureSpec(flow=FlowSpec(algorithm=flow))) == asked
+    assert dataset_module._gpus(FeatureSpec(flow=FlowSpec(algorithm=flow), modalities=("rgb",))) is None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.flow import dequantise, flow_images, quantise, wants_gpu
+from pipelines.flow import dequantise, flow_images, quantise
 from schemas.features import SPEC_KEY, FeatureSpec, RgbSpec
 from schemas.flow import DIS, FARNEBACK, TVL1, FlowSpec
 from schemas.shards import feature_schema
@@ -139,5 +139,5 @@ def test_a_reader_of_the_schema_learns_all_that_decides_a_level():
 
 
 def test_only_the_network_wants_a_gpu():
-    wanting = [name for name in ("dis", "farneback", "tvl1", "raft") if wants_gpu(FlowSpec(algorithm=name))]
+    wanting = [name for name in ("dis", "farneback", "tvl1", "raft") if FlowSpec(algorithm=name).wants_gpu]
     assert wanting == ["raft"]
