@@ -1,8 +1,8 @@
 """The side of a decoder process that is never in danger: it asks, waits with a limit, and knows which clip it was.
 
-A source's clips are asked for together. When the process dies, those that have no answer yet are asked for once more:
-the blow may have come from outside, and then nothing at all is lost. When it dies again, or does not answer in time,
-they are asked for one by one, so that only the clip that does it fails; it, too, is blamed the second time only.
+A source's clips are asked for together. When the process dies, they are asked for once more: the blow may have come
+from outside, and then the shard is as if nothing had been. When it dies again, or does not answer in time, those that
+have no answer yet are asked for one by one, so that only the clip that does it fails, blamed the second time only.
 """
 
 import atexit
@@ -95,7 +95,7 @@ class Decoder:
     def clips(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
         """An answer for every clip of a request, in the order in which they are complete. Never raises for a file."""
         waiting = list(range(len(request.clips)))
-        for answer in self._try(request, waiting, job):
+        for answer in self._try(request, job):
             waiting.remove(answer.index)
             yield answer
         hangs = 0
@@ -103,28 +103,28 @@ class Decoder:
             if hangs >= MAX_HANGS:
                 yield _failed(index, TooSlowError(f"not tried: {hangs} clips of this file took more than the limit"))
                 continue
-            alone = list(self._try(replace(request, clips=(request.clips[index],)), [0], job))
+            alone = list(self._try(replace(request, clips=(request.clips[index],)), job))
             yield replace(alone[0], index=index)
             made = alone[0].made
             hangs += isinstance(made, ClipFailure) and made.reason == TooSlowError.reason
 
-    def _try(self, request: SourceRequest, indices: list[int], job: DecodeJob) -> Iterator[Answer]:
-        """Answers for clips of a request, asked for together, and once more in a fresh process those that have none.
+    def _try(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
+        """Answers for the clips of a request, asked for together, and once more in a fresh process if that died.
 
         A clip that is asked for alone always gets one: then there is nothing else to blame.
         """
-        waiting = list(indices)
+        waiting = set(range(len(request.clips)))
         troubles: dict[int, Answer] = {}
         for _ in range(ATTEMPTS):
-            asked = list(waiting)
             try:
-                for answer in self._ask(replace(request, clips=tuple(request.clips[i] for i in asked)), job):
-                    found = replace(answer, index=asked[answer.index])
-                    if _may_be_ours(found):
-                        troubles[found.index] = found
-                        continue
-                    waiting.remove(found.index)
-                    yield found
+                # All of them again, answered or not: what is asked for together is decoded together, and a decoder's
+                # rounding may depend on where it began.
+                for answer in self._ask(request, job):
+                    if _may_be_ours(answer):
+                        troubles[answer.index] = answer
+                    elif answer.index in waiting:
+                        waiting.remove(answer.index)
+                        yield answer
             except _HungError:
                 error = TooSlowError(f"decoding took more than {job.limits.max_decode_s:g} s, the decoder was ended")
                 troubles.update({index: _failed(index, error) for index in waiting})

@@ -13,7 +13,7 @@ from pipelines.decoder import DecodeJob, Decoder, StoredClip
 from pipelines.messages import ClipFailure, ClipRequest, SourceRequest
 from pipelines.source import DecodeLimits
 from schemas.features import MODALITIES, FeatureSpec, RgbSpec
-from tests.media import gray_level, ordinary_clip, steady, write_media
+from tests.media import gray_level, ordinary_clip, steady, tone, write_media
 
 FEATURES = FeatureSpec(rgb=RgbSpec(fps=10.0, fixed_size_px=(48, 64)))
 
@@ -23,7 +23,12 @@ def videos(tmp_path_factory):
     root = tmp_path_factory.mktemp("videos")
     ordinary_clip(root / "a.mp4", seconds=2.0)
     write_media(
-        root / "long.mp4", pts_s=steady(120.0), picture=lambda i: gray_level(i % 200), video_codec="libx264", gop=50
+        root / "long.mp4",
+        pts_s=steady(120.0),
+        picture=lambda i: gray_level(i % 200),
+        sound=tone(440, seconds=120.0),
+        video_codec="libx264",
+        gop=50,
     )
     return root
 

@@ -46,7 +46,8 @@ def same(one, other):
         np.testing.assert_array_equal(one.video.frames, other.video.frames)
     if one.audio is not None:
         assert (one.audio.start_s, one.audio.end_s) == (other.audio.start_s, other.audio.end_s)
-        np.testing.assert_allclose(one.audio.samples, other.audio.samples, atol=2e-3)
+        # After a seek some audio decoders begin with other rounding.
+        np.testing.assert_allclose(one.audio.samples, other.audio.samples, atol=1e-5)
 
 
 SPANS = [
@@ -120,7 +121,7 @@ def test_sound_alone_is_as_long_as_it_was_beside_the_picture(long_clip):
     (sound,) = decode_spans(str(long_clip), asked, rgb=RGB, sample_rate_hz=16_000, parts=("sound",))
     assert sound.clip.video is None
     assert sound.clip.duration_s == whole.duration_s
-    np.testing.assert_allclose(sound.clip.audio.samples, whole.audio.samples, atol=2e-3)
+    np.testing.assert_array_equal(sound.clip.audio.samples, whole.audio.samples)
 
 
 def fixture_files():
