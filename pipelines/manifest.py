@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -16,6 +17,10 @@ from schemas.task import Task, decode_tasks
 
 pc: Any = pyarrow.compute
 """Arrow makes these functions when it is imported, out of a type checker's sight."""
+
+
+SORTED_AT_ONCE = 1 << 16
+"""Values taken in sorted order at a time, where repeated ones are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +38,11 @@ def read_manifest(path: str) -> Manifest:
     try:
         # Through fsspec, so that a manifest may lie wherever the videos and the dataset may.
         with cast("Any", fsspec.open(path, "rb")) as file:
-            table = pq.read_table(file)
+            parquet = pq.ParquetFile(file)
+            # Column by column: joining the pieces of all columns at once would hold everything twice.
+            names = dict.fromkeys(parquet.schema_arrow.names)
+            columns = [parquet.read(columns=[name])[name].combine_chunks() for name in names]
+            table = pa.table(columns, schema=parquet.schema_arrow)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no manifest at {path}; make one with `gblend manifest`") from None
     except pa.ArrowInvalid as error:
@@ -51,13 +60,14 @@ def check_manifest(table: pa.Table, *, what: str) -> Manifest:
     for field in schema:  # Before the cast, which refuses them too, but not in words.
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{what}: column {field.name!r} has empty cells; every clip needs one")
-    table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata)).combine_chunks()
-    counts = pc.value_counts(table["clip_id"].combine_chunks())
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(repeated):
+    table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata))
+    if any(column.num_chunks > 1 for column in table.columns):
+        table = table.combine_chunks()
+    repeats, firsts = repeated_rows(table["clip_id"].chunk(0))
+    if len(repeats):
+        times = 1 + np.count_nonzero(firsts == firsts[0])
         raise ValueError(
-            f"{what}: clip_id {repeated[0]['values'].as_py()!r} occurs {repeated[0]['counts'].as_py()} times; "
-            "ids must be unique"
+            f"{what}: clip_id {table['clip_id'][int(firsts[0])].as_py()!r} occurs {times} times; ids must be unique"
         )
     unknown = sorted(set(pc.unique(table["split"]).to_pylist()) - set(SPLITS))
     if unknown:
@@ -70,6 +80,28 @@ def check_manifest(table: pa.Table, *, what: str) -> Manifest:
     for task in tasks:
         _check_labels(table, task, what)
     return Manifest(table=table, tasks=tasks)
+
+
+def repeated_rows(values: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of values that an earlier row has, in order, and for each the first row that has it.
+
+    By sorting, because a hash table of millions of ids takes several times their own memory.
+
+    >>> [rows.tolist() for rows in repeated_rows(pa.array(["b", "a", "b", "b"]))]
+    [[2, 3], [0, 0]]
+    """
+    order = pc.sort_indices(values)  # Stable: the first of equal values comes first.
+    same = np.zeros(len(values), bool)
+    for first in range(0, len(values), SORTED_AT_ONCE):
+        piece = values.take(order.slice(max(0, first - 1), SORTED_AT_ONCE + min(first, 1)))
+        same[max(1, first) : first + SORTED_AT_ONCE] = pc.equal(piece.slice(1), piece.slice(0, len(piece) - 1)).to_numpy(
+            zero_copy_only=False
+        )
+    rows = order.to_numpy()
+    leads = np.maximum.accumulate(np.where(same, 0, np.arange(len(rows))))
+    repeats, firsts = rows[same].astype(np.int64), rows[leads[same]].astype(np.int64)
+    in_order = np.argsort(repeats)
+    return repeats[in_order], firsts[in_order]
 
 
 def _refuse(table: pa.Table, bad: pa.ChunkedArray, what: str, problem: str) -> None:
@@ -98,8 +130,7 @@ def write_manifest(table: pa.Table, out: str) -> None:
     parent = os.path.dirname(path)
     if parent:
         fs.makedirs(parent, exist_ok=True)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
     temporary = f"{path}.tmp-{os.getpid()}"
-    fs.pipe_file(temporary, sink.getvalue().to_pybytes())
+    with cast("Any", fs.open(temporary, "wb")) as file:
+        pq.write_table(table, file, compression="zstd")
     fs.mv(temporary, path)

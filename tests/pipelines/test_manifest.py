@@ -1,8 +1,8 @@
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.annotations import from_csv, parse_csv
-from pipelines.folder import from_folder, list_files
+from pipelines.annotations import from_csv, from_folder, list_files, parse_csv
 from pipelines.manifest import read_manifest, write_manifest
 from pipelines.preflight import build
 
@@ -11,12 +11,15 @@ def test_a_spreadsheet_export_reads_like_a_plain_file(tmp_path):
     plain = "path,start,end,label,split\na.mp4,1.5,3,dog,train\nb.mp4,,,cat,validation\n"
     (tmp_path / "plain.csv").write_text(plain)
     (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").encode())
-    assert from_csv(str(tmp_path / "plain.csv")) == from_csv(str(tmp_path / "excel.csv"))
+    assert from_csv(str(tmp_path / "plain.csv")).table == from_csv(str(tmp_path / "excel.csv")).table
 
 
 def test_columns_are_found_by_name_in_any_order():
     rows = parse_csv("extra, split ,label,path\n1,train,dog,a.mp4\n", what="x.csv")
-    assert (rows[0].uri, rows[0].split, rows[0].labels) == ("a.mp4", "train", {"label": ("dog",)})
+    assert rows.table.select(["name", "split", "label.label"]).to_pylist() == [
+        {"name": "a.mp4", "split": "train", "label.label": 0}
+    ]
+    assert rows.tasks[0].classes == ("dog",)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +30,8 @@ def test_columns_are_found_by_name_in_any_order():
         ("path,split,label\na,dev,x\n", "line 2: split 'dev' is unknown"),
         ("path,split,label,start\na,train,x,1:30\n", "line 2: start must be seconds, got '1:30'"),
         ("path,split,label\n", "has no rows"),
-        ("path,split,label\na.mp4,train,Speech, male\n", "x.csv, line 2 has 4 cells, the header has 3; put .* quotes"),
-        ("path,split,label\na.mp4,train\n", "x.csv, line 2 has 2 cells, the header has 3"),
+        ("path,split,label\na.mp4,train,Speech, male\n", "x.csv, line 2: 4 cells where 3 belong; put .* quotes"),
+        ("path,split,label\na.mp4,train\n", "x.csv, line 2: 2 cells where 3 belong"),
         ('path,split,label\na,train,"x\nb,train,x\n', "x.csv, line 3 is not CSV"),
         ("path,split,label,start,start_s\na,train,x,1,2\n", "two columns for 'start'"),
         ("path,split,label,time_start\na,train,x,1\n", "a column 'time_start'; call it 'start'"),
@@ -84,7 +87,7 @@ def test_missing_and_repeated_clips_are_reported_and_left_out():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,split,label\na,train,x\na,train,y\n", r"clip id 'a' but differ in labels: .*separated by '\|'"),
+        ("path,split,label\na,train,x\na,train,y\n", r"clip id 'a' but differ in label.label: 'x' and 'y'.*separated by '\|'"),
         ("path,split,label\na,train,x\na,test,x\n", "clip id 'a' but differ in split: 'train' and 'test'"),
         ("path,split,label,id\na,train,x,n\nb,train,x,n\n", "clip id 'n' but differ in uri: 'a' and 'b'"),
     ],
@@ -113,13 +116,15 @@ def test_a_tree_without_splits_is_split_within_every_class_the_same_way_each_tim
     assert rows == from_folder(reversed(paths), seed=3)
     assert rows != from_folder(paths, seed=4)
     for name in ("cat", "dog"):
-        splits = [r.split for r in rows if r.labels["label"] == (name,)]
+        of_class = pc.equal(rows.table["label.label"], rows.tasks[0].classes.index(name))
+        splits = rows.table["split"].filter(of_class).to_pylist()
         assert (splits.count("train"), splits.count("val"), splits.count("test")) == (16, 2, 2)
 
 
 def test_a_tree_of_splits_keeps_them():
     rows = from_folder(["train/dog/a.mp4", "val/dog/b.mp4", "test/cat/deep/c.mp4"])
-    assert [(r.split, r.labels["label"]) for r in rows] == [("test", ("cat",)), ("train", ("dog",)), ("val", ("dog",))]
+    assert rows.table["split"].to_pylist() == ["test", "train", "val"]
+    assert [rows.tasks[0].classes[code] for code in rows.table["label.label"].to_pylist()] == ["cat", "dog", "dog"]
 
 
 def test_a_tree_of_which_some_top_folders_name_splits_is_an_error():
