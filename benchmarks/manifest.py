@@ -102,7 +102,17 @@ def stage(name: str) -> None:
 
 def measured(step: str, folder: Path, rows: int) -> list[dict]:
     """The stages of one step, run in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.manifest", "--step", step, "--folder", str(folder), "--rows", str(rows)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.manifest",
+        "--step",
+        step,
+        "--folder",
+        str(folder),
+        "--rows",
+        str(rows),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 

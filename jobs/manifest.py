@@ -166,7 +166,7 @@ def _vggsound(
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
 ) -> str:
-    """Manifest from vggsound.csv, or from train.csv and test.csv, of VGGSound. A clip is the file ID_SSSSSS, cut already.
+    """Manifest from vggsound.csv, or train.csv and test.csv, of VGGSound: clips are files ID_SSSSSS, cut already.
 
     Args:
         annotations: One or more annotation files, paths or fsspec URLs.

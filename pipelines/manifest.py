@@ -94,9 +94,8 @@ def repeated_rows(values: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     same = np.zeros(len(values), bool)
     for first in range(0, len(values), SORTED_AT_ONCE):
         piece = values.take(order.slice(max(0, first - 1), SORTED_AT_ONCE + min(first, 1)))
-        same[max(1, first) : first + SORTED_AT_ONCE] = pc.equal(piece.slice(1), piece.slice(0, len(piece) - 1)).to_numpy(
-            zero_copy_only=False
-        )
+        alike = pc.equal(piece.slice(1), piece.slice(0, len(piece) - 1))
+        same[max(1, first) : first + SORTED_AT_ONCE] = alike.to_numpy(zero_copy_only=False)
     rows = order.to_numpy()
     leads = np.maximum.accumulate(np.where(same, 0, np.arange(len(rows))))
     repeats, firsts = rows[same].astype(np.int64), rows[leads[same]].astype(np.int64)

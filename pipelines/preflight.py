@@ -19,7 +19,7 @@ from pipelines.annotations.cells import BadRow
 from pipelines.annotations.files import are_media, as_paths, locate
 from pipelines.annotations.generic import LABEL_SEPARATOR
 from pipelines.annotations.ids import make_clip_ids
-from pipelines.annotations.table import FIELDS, Annotations, BadRows, flat
+from pipelines.annotations.table import FIELDS, Annotations, BadRows, flat, give_back
 from pipelines.manifest import repeated_rows
 from schemas.manifest import SPLITS, manifest_schema
 
@@ -113,6 +113,7 @@ def build(
     table = annotations.table
     total = table.num_rows + len(annotations.bad)
     located = locate(annotations, paths)
+    give_back()
     found = located.position >= 0
     if not found.any():
         asked = ", ".join(table["name"].slice(0, 3).to_pylist())
@@ -121,14 +122,16 @@ def build(
     uri = _or_else(paths.take(pa.array(located.position, mask=~found)), flat(table["name"]))
     clip_id = _or_else(flat(table["clip_id"]), make_clip_ids(uri, table["start_s"], table["end_s"]))
     repeats, firsts = repeated_rows(clip_id)
+    give_back()
     conflicts = _conflicts(annotations, table, uri, clip_id, repeats, firsts)
     if conflicts and bad_rows == "refuse":
-        raise ValueError(str(next(iter(conflicts.values())).reason))
+        raise ValueError(str(next(iter(conflicts.values()))))
     unique = np.ones(table.num_rows, bool)
     unique[repeats] = False
     kept = np.flatnonzero(unique & found)
     keep = pa.array(kept)
     shared = _shared(table, uri, unique)
+    give_back()
     if shared and shared_videos == "refuse":
         video, splits = next(iter(shared.items()))
         raise ValueError(
@@ -142,7 +145,8 @@ def build(
     duplicates = clip_id.take(pa.array([p for p in repeats.tolist() if p not in conflicts], pa.int64())).to_pylist()
     uris = uri.take(keep)
     clip_ids = uris if clip_id is uri else clip_id.take(keep)
-    del uri, clip_id  # Millions of paths: one copy is enough.
+    del uri, clip_id  # Millions of paths: one copy is enough, and what the joins took is given back before the rest.
+    give_back()
     columns: dict[str, Any] = {name: flat(table[name]).take(keep) for name in ("start_s", "end_s", "split")}
     columns |= {"clip_id": clip_ids, "uri": uris, "group": _or_else(flat(table["group"]).take(keep), uris)}
     columns |= {task.column: flat(table[task.column]).take(keep) for task in annotations.tasks}

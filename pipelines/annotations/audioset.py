@@ -1,4 +1,4 @@
-r"""AudioSet: ``# YTID, start_seconds, end_seconds, positive_labels`` below two more comment lines, several labels a clip.
+"""AudioSet: ``# YTID, start_seconds, end_seconds, positive_labels`` below two comment lines, several labels a clip.
 
 Copies without the comments or the blanks read alike. Copies that a spreadsheet or a broken download has damaged are
 refused whole: what they lost cannot be seen row by row. File names differ from copy to copy, hence the templates.
@@ -26,7 +26,7 @@ from pipelines.annotations.cells import (
     with_split,
 )
 from pipelines.annotations.files import MEDIA_ENDINGS, are_media, stems
-from pipelines.annotations.table import Annotations, BadRows, Rows, flat
+from pipelines.annotations.table import Annotations, BadRows, Rows, flat, give_back
 
 pc: Any = pyarrow.compute
 """Arrow makes these functions when it is imported, out of a type checker's sight."""
@@ -124,6 +124,7 @@ def name_files(annotations: Annotations, *, paths: Any, template: str | None = N
     stem, ending = os.path.splitext(chosen)
     if ending.lower() not in MEDIA_ENDINGS:
         stem, ending = chosen, ""
+    give_back()
     table = annotations.table
     names = _rendered(stem, table)
     table = table.set_column(table.column_names.index("name"), "name", names)
@@ -201,7 +202,9 @@ def _cells(text: Text, what: str, source: int, bad: list[BadRow], notes: list[st
         )
     last = [0]
     before = len(bad)
-    cells = columns_of(_counting(rows, last, what), [COLUMNS[name] for name in header], what=what, source=source, bad=bad)
+    cells = columns_of(
+        _counting(rows, last, what), [COLUMNS[name] for name in header], what=what, source=source, bad=bad
+    )
     cut = [row for row in bad[before:] if row.line == last[0] and row.reason[0] < "4"]
     if cut:
         raise ValueError(f"{what}, line {last[0]}: the file ends in the middle of a row; download it again")

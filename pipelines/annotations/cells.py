@@ -113,7 +113,9 @@ def columns_of(
     while batch := list(islice(rows, BATCH)):
         whole = [(line, row) for line, row in batch if len(row) == len(names)]
         if len(whole) < len(batch):
-            bad += [BadRow(source=what, line=n, reason=_count(row, names)) for n, row in batch if len(row) != len(names)]
+            bad += [
+                BadRow(source=what, line=n, reason=_count(row, names)) for n, row in batch if len(row) != len(names)
+            ]
         cells = list(zip(*(row for _, row in whole), strict=True)) or [()] * len(names)
         columns: list[Any] = [pc.utf8_trim_whitespace(pa.array(cells[index], pa.string())) for index, _ in kept]
         columns += [pa.array([source] * len(whole), pa.int16()), pa.array([n for n, _ in whole], pa.int32())]
@@ -142,7 +144,7 @@ def split_of_file(name: str) -> str:
     >>> split_of_file("vggsound.csv")
     Traceback (most recent call last):
         ...
-    ValueError: cannot tell from the name of vggsound.csv which split it holds; say so with --splits (train, val or test)
+    ValueError: cannot tell from the name of vggsound.csv which split it holds; ...
     """
     found = {split_name(word) for word in re.split(r"[^a-z]+", os.path.basename(name).lower())} & set(SPLITS)
     if len(found) != 1:
@@ -160,7 +162,7 @@ def splits_of_files(names: Sequence[str], splits: Sequence[str]) -> dict[str, st
         return dict.fromkeys(names)
     if len(splits) != len(names):
         raise ValueError(f"--splits names {len(splits)} splits for {len(names)} annotation files; give one for each")
-    told = {name: split_name(split) for name, split in zip(names, splits, strict=True)}
+    told: dict[str, str | None] = {name: split_name(split) for name, split in zip(names, splits, strict=True)}
     for split in told.values():
         if split not in SPLITS:
             raise ValueError(f"--splits: {split!r} is unknown; allowed: {', '.join(SPLITS)}")
@@ -173,9 +175,9 @@ def with_split(cells: pa.Table, split: str) -> pa.Table:
 
 
 def class_list(text: Text, *, what: str) -> tuple[str, ...]:
-    """Class names, one a line, the line number being the index.
+    r"""Class names, one a line, the line number being the index.
 
-    >>> class_list("abseiling\\nair drumming\\n", what="label_map.txt")
+    >>> class_list("abseiling\nair drumming\n", what="label_map.txt")
     ('abseiling', 'air drumming')
     """
     return checked_classes([line for _, line in text_lines(text, what=what)], what=what)

@@ -130,14 +130,14 @@ def read_classes(text: Text, *, what: str, head: Literal["verb", "noun"]) -> Cla
     _, first = next(rows, (0, []))
     header = [cell.strip() for cell in first]
     forms: dict[Edition, tuple[str, str]] = {"55": (f"{head}_id", "class_key"), "100": ("id", "key")}
-    for edition, (number, key) in forms.items():
-        if number in header and key in header:
-            break
-    else:
+    editions: tuple[Edition, ...] = ("55", "100")
+    edition = next((edition for edition in editions if set(forms[edition]) <= set(header)), None)
+    if edition is None:
         raise ValueError(
             f"{what} is not a file of {head} classes; its header is: {', '.join(header) or 'empty'}; "
             f"it must have {' and '.join(forms['55'])} (edition 55) or {' and '.join(forms['100'])} (edition 100)"
         )
+    number, key = forms[edition]
     named = [(row[header.index(number)].strip(), row[header.index(key)].strip()) for _, row in rows]
     if [number for number, _ in named] != [str(position) for position in range(len(named))]:
         raise ValueError(f"{what}: the class ids must count from 0; take the original file")
@@ -164,8 +164,11 @@ def _cells(text: Text, what: str, source: int, bad: list[BadRow]) -> tuple[Editi
     rows = csv_rows(text, what=what)
     _, first = next(rows, (0, []))
     header = [cell.strip() for cell in first]
-    edition = next((edition for edition, column in ROW_ID.items() if column in header), None)
-    if edition is None:
+    if "uid" in header:
+        edition: Edition = "55"
+    elif "narration_id" in header:
+        edition = "100"
+    else:
         raise ValueError(
             f"{what} has neither the column uid (edition 55) nor narration_id (edition 100); "
             f"its header is: {', '.join(header) or 'empty'}"
@@ -191,7 +194,8 @@ def _labels(rows: Rows, head: str, classes: Classes) -> Labels:
     column = f"{head}_class"
     labelled = pc.is_valid(rows[column])
     rows.reject(
-        pc.and_(labelled, pc.equal(rows[column], "")), lambda row: f"{column} is empty: the narration names no valid {head}"
+        pc.and_(labelled, pc.equal(rows[column], "")),
+        lambda row: f"{column} is empty: the narration names no valid {head}",
     )
     ids = [str(position) for position in range(len(classes.keys))]
     labels = rows.labels(column, head, classes=classes.keys, keys=ids)
@@ -204,7 +208,7 @@ def _labels(rows: Rows, head: str, classes: Classes) -> Labels:
         first = int(np.flatnonzero(told & ~agree)[0])
         raise ValueError(
             f"{classes.what} does not fit the annotations: {head} {rows[head][first].as_py()!r} has class "
-            f"{rows[column][first].as_py()} there and {called[first].as_py()} here; take the class file of the same edition"
+            f"{rows[column][first].as_py()} there and {called[first].as_py()} here; take the class file of one edition"
         )
     return labels
 
@@ -230,9 +234,7 @@ def _durations_us(videos: Any, durations_s: Mapping[str, float] | None) -> Any:
     return known.take(pc.index_in(videos, pa.array(list(durations_s), pa.string())))
 
 
-def _clip_notes(
-    good: np.ndarray, stop_us: Any, duration_us: Any, durations_s: Mapping[str, float] | None
-) -> list[str]:
+def _clip_notes(good: np.ndarray, stop_us: Any, duration_us: Any, durations_s: Mapping[str, float] | None) -> list[str]:
     if durations_s is None:
         return []
     late = np.count_nonzero(to_mask(pc.greater(stop_us, duration_us)) & good)
@@ -263,6 +265,8 @@ def _splits(rows: Rows, participants: Any, val_participants: Sequence[str]) -> A
     known = set(pc.unique(participants).to_pylist())
     for name in val_participants:
         if name not in known:
-            raise ValueError(f"--val-participants: {name!r} has no segment; there are {', '.join(sorted(known - {None}))}")
+            raise ValueError(
+                f"--val-participants: {name!r} has no segment; there are {', '.join(sorted(known - {None}))}"
+            )
     theirs = pc.is_in(participants, pa.array(val_participants, pa.string()))
     return pc.if_else(pc.and_(theirs, pc.equal(rows["split"], "train")), "val", rows["split"])

@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.annotations.cells import SPLIT_ALIASES
-from pipelines.annotations.table import Annotations, flat, to_mask
+from pipelines.annotations.table import Annotations, flat, give_back, to_mask
 from schemas.manifest import SPLITS
 
 pc: Any = pyarrow.compute
@@ -90,7 +90,9 @@ def list_files(videos: str) -> pa.Array:
     if not fs.isdir(root or "/"):
         raise FileNotFoundError(f"there is no video root at {videos}")
     # fsspec keeps a dictionary a file, two gigabytes for two million; where we can, we keep the names alone.
-    found = _walk(root or "/", "") if isinstance(fs, LocalFileSystem) else ([path[len(root) :] for path in fs.find(root)],)
+    found = (
+        _walk(root or "/", "") if isinstance(fs, LocalFileSystem) else ([path[len(root) :] for path in fs.find(root)],)
+    )
     chunks = [pa.array([_readable(path.lstrip("/")) for path in paths], pa.string()) for paths in found]
     paths = pa.chunked_array(chunks, pa.string()).combine_chunks()
     return paths.take(pc.sort_indices(paths))
@@ -110,7 +112,9 @@ def locate(annotations: Annotations, paths: Any) -> Located:
     candidates = np.flatnonzero(_ends_with(paths, endings))
     media = paths if len(candidates) == len(paths) else paths.take(pa.array(candidates))
     candidate_stems = stems(media)
-    if pc.count_distinct(candidate_stems).as_py() == len(candidates):
+    different = pc.count_distinct(candidate_stems).as_py()
+    give_back()
+    if different == len(candidates):
         index = _index_in(names, candidate_stems)
         position = np.where(index >= 0, candidates[index], -1) if len(candidates) else index
         return Located(position=position, ambiguous=np.zeros(len(names), bool))
@@ -143,9 +147,9 @@ def _best(names: Any, splits: Any, candidate_stems: Any, paths: Any, candidates:
 
 
 def _folder_pattern(split: str) -> str:
-    """A folder with a split's name, or one of its other names, as a word: ``val/``, ``videos_val/``, ``eval_segments/``.
+    """A folder with one of a split's names as a word: ``val/``, ``videos_val/``, ``eval_segments/``.
 
-    >>> [bool(re.search(_folder_pattern("val"), path)) for path in ("Val_256/x", "k/validate/", "oval/", "eval/")]
+    >>> [bool(re.search(_folder_pattern("val"), path)) for path in ("Val_256/", "k/validate/", "oval/", "eval/")]
     [True, True, False, False]
     """
     names = [split, *(alias for alias, meant in SPLIT_ALIASES.items() if meant == split)]

@@ -120,9 +120,7 @@ def _check(
     split = rows.splits()
     start_s, end_s = rows.seconds("start"), rows.seconds("end")
     rows.require_spans(start_s, end_s)
-    labels = [
-        rows.many_labels(column, task, separator=separator, kind="as found") for column, task in tasks.items()
-    ]
+    labels = [rows.many_labels(column, task, separator=separator, kind="as found") for column, task in tasks.items()]
     columns = {
         "name": rows["path"],
         "split": split,

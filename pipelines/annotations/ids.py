@@ -49,7 +49,7 @@ def _spelled(times_s: Any) -> Any:
     odd = pa.array(~(plain & (milliseconds / 1000 == values))) if len(values) else pa.array([], pa.bool_())
     odd = pc.and_(odd, pc.invert(missing))
     if pc.any(odd).as_py():
-        # An id is the name, "@", the start, "-" and the end; of a name that is empty and an open end, the start is left.
+        # An id is the name, "@", the start, "-" and the end: of an empty name and an open end, the start is left.
         spelled = [make_clip_id("", time_s, None)[1:-1] for time_s in times_s.filter(odd).to_pylist()]
         text = pc.replace_with_mask(text, odd, pa.array(spelled, pa.string()))
     return pc.if_else(missing, "", text)

@@ -36,7 +36,7 @@ COLUMNS = {
     "end-time": "end",
     "split": "split",
 }
-"""Header names of the official files and of the older crawler's, to ours; any other column, as ``is_cc``, is ignored."""
+"""Header names of the official files and of the older crawler's, to ours; others, such as ``is_cc``, are ignored."""
 
 
 def parse(

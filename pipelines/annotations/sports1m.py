@@ -7,7 +7,6 @@ and test at once, which is why the job refuses such annotations unless told othe
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute
 
 from pipelines.annotations.cells import BadRow, Text, columns_of, split_of_file, splits_of_files, text_lines, with_split

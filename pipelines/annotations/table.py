@@ -5,7 +5,7 @@ a bad row with the reason of its first failure, and the file is refused unless t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -160,9 +160,7 @@ class Rows:
         """Reject rows that end before they have begun."""
         self.reject(
             pc.less_equal(end_s, pc.fill_null(start_s, 0.0)),
-            lambda row: (
-                f"end must be after start, which is {float(row.get('start') or 0)} s, got {row['end']!r}"
-            ),
+            lambda row: f"end must be after start, which is {float(row.get('start') or 0)} s, got {row['end']!r}",
         )
 
     def require_known(self, labels: Labels, column: str, *, where: str) -> None:
@@ -231,9 +229,7 @@ class Rows:
         column_values = pa.ListArray.from_arrays(
             pa.array(offsets), pa.array(codes, pa.int32()), mask=pa.array(counts == 0)
         )
-        return Labels(
-            task=Task(name=task, kind="multi", classes=tuple(classes)), column=column_values, unknown=unknown
-        )
+        return Labels(task=Task(name=task, kind="multi", classes=tuple(classes)), column=column_values, unknown=unknown)
 
     def finish(
         self,
@@ -258,6 +254,7 @@ class Rows:
             if id(column) not in flat_by_id:  # One id of a video is its name and group as well.
                 flat_by_id[id(column)] = flat(column if self.good.all() else column.filter(pa.array(self.good)))
             made[name] = flat_by_id[id(column)]
+        give_back()
         return Annotations(
             table=pa.table(made),
             tasks=tuple(label.task for label in labels),
@@ -274,6 +271,11 @@ def flat(column: Any) -> Any:
     if not isinstance(column, pa.ChunkedArray):
         return column
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def give_back() -> None:
+    """Return to the system what Arrow's pool has freed but keeps, which between joins is most of it."""
+    pa.default_memory_pool().release_unused()
 
 
 def to_mask(values: Any) -> np.ndarray:

@@ -87,7 +87,10 @@ def test_missing_and_repeated_clips_are_reported_and_left_out():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,split,label\na,train,x\na,train,y\n", r"clip id 'a' but differ in label.label: 'x' and 'y'.*separated by '\|'"),
+        (
+            "path,split,label\na,train,x\na,train,y\n",
+            r"clip id 'a' but differ in label.label: 'x' and 'y'.*separated by '\|'",
+        ),
         ("path,split,label\na,train,x\na,test,x\n", "clip id 'a' but differ in split: 'train' and 'test'"),
         ("path,split,label,id\na,train,x,n\nb,train,x,n\n", "clip id 'n' but differ in uri: 'a' and 'b'"),
     ],
