@@ -130,9 +130,11 @@ def read_classes(text: Text, *, what: str, head: Literal["verb", "noun"]) -> Cla
     _, first = next(rows, (0, []))
     header = [cell.strip() for cell in first]
     forms: dict[Edition, tuple[str, str]] = {"55": (f"{head}_id", "class_key"), "100": ("id", "key")}
-    editions: tuple[Edition, ...] = ("55", "100")
-    edition = next((edition for edition in editions if set(forms[edition]) <= set(header)), None)
-    if edition is None:
+    if set(forms["55"]) <= set(header):
+        edition: Edition = "55"
+    elif set(forms["100"]) <= set(header):
+        edition = "100"
+    else:
         raise ValueError(
             f"{what} is not a file of {head} classes; its header is: {', '.join(header) or 'empty'}; "
             f"it must have {' and '.join(forms['55'])} (edition 55) or {' and '.join(forms['100'])} (edition 100)"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from gblend.clips import ClipReader, read_dataset_info, read_index, single_label_task
-from pipelines.annotations import parse_csv
+from pipelines.annotations import from_folder, list_files, parse_csv
 from pipelines.dataset import preprocess
-from pipelines.folder import from_folder, list_files
 from pipelines.manifest import read_manifest, write_manifest
 from pipelines.preflight import build
 from pipelines.settings import PreprocessConfig
@@ -341,7 +340,7 @@ def test_any_name_of_an_object_is_fetched_as_it_is(s3_client, s3_bucket, name):
     with local_media(f"s3://{s3_bucket}/videos", name) as path, open(path, "rb") as file:
         assert file.read() == b"media of " + name.encode()
     assert not os.path.exists(path)
-    assert list_files(f"s3://{s3_bucket}/videos") == [name]
+    assert list_files(f"s3://{s3_bucket}/videos").to_pylist() == [name]
 
 
 def test_a_download_is_one_look_and_one_request_into_the_given_directory(s3_server, s3_client, s3_bucket, tmp_path):
@@ -405,7 +404,7 @@ def test_a_tree_on_s3_becomes_a_manifest_on_s3(s3_client, s3_bucket):
     for name in ("dog/a.mp4", "dog/b.mp4", "cat/c#1.mp4", "cat/notes.txt"):
         put(s3_client, s3_bucket, name, b"1")
     files = list_files(f"s3://{s3_bucket}")
-    assert files == ["cat/c#1.mp4", "cat/notes.txt", "dog/a.mp4", "dog/b.mp4"]
+    assert files.to_pylist() == ["cat/c#1.mp4", "cat/notes.txt", "dog/a.mp4", "dog/b.mp4"]
     table, _ = build(from_folder(files), files=files)
     write_manifest(table, f"s3://{s3_bucket}/out/clips.parquet")
     assert sorted(read_manifest(f"s3://{s3_bucket}/out/clips.parquet").table["uri"].to_pylist()) == [
