@@ -61,9 +61,9 @@ def check_manifest(table: pa.Table, *, what: str) -> Manifest:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{what}: column {field.name!r} has empty cells; every clip needs one")
     table = table.select(schema.names).cast(pa.schema(list(schema), metadata=schema.metadata))
-    if any(column.num_chunks > 1 for column in table.columns):
+    if any(column.num_chunks != 1 for column in table.columns):
         table = table.combine_chunks()
-    repeats, firsts = repeated_rows(table["clip_id"].chunk(0))
+    repeats, firsts = repeated_rows(table["clip_id"])
     if len(repeats):
         times = 1 + np.count_nonzero(firsts == firsts[0])
         raise ValueError(
@@ -82,14 +82,16 @@ def check_manifest(table: pa.Table, *, what: str) -> Manifest:
     return Manifest(table=table, tasks=tasks)
 
 
-def repeated_rows(values: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of values that an earlier row has, in order, and for each the first row that has it.
+def repeated_rows(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a column's values that an earlier row has, in order, and for each the first row that has it.
 
     By sorting, because a hash table of millions of ids takes several times their own memory.
 
     >>> [rows.tolist() for rows in repeated_rows(pa.array(["b", "a", "b", "b"]))]
     [[2, 3], [0, 0]]
     """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
     order = pc.sort_indices(values)  # Stable: the first of equal values comes first.
     same = np.zeros(len(values), bool)
     for first in range(0, len(values), SORTED_AT_ONCE):
@@ -130,6 +132,11 @@ def write_manifest(table: pa.Table, out: str) -> None:
     if parent:
         fs.makedirs(parent, exist_ok=True)
     temporary = f"{path}.tmp-{os.getpid()}"
-    with cast("Any", fs.open(temporary, "wb")) as file:
-        pq.write_table(table, file, compression="zstd")
+    try:
+        with cast("Any", fs.open(temporary, "wb")) as file:
+            pq.write_table(table, file, compression="zstd")
+    except BaseException:
+        if fs.exists(temporary):
+            fs.rm_file(temporary)
+        raise
     fs.mv(temporary, path)

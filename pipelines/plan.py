@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, repeated_rows
 from schemas.layout import shard_name
 from schemas.manifest import SPLITS
 from schemas.task import decode_tasks
@@ -41,8 +41,10 @@ def plan_shards(manifest: Manifest, *, clips_per_shard: int) -> list[ShardPlan]:
     if clips_per_shard < 1:
         raise ValueError(f"clips_per_shard must be at least 1, got {clips_per_shard}")
     table = manifest.table
-    # Codes count sources in order of first appearance.
-    sources = pc.dictionary_encode(table["uri"].combine_chunks()).indices.to_numpy()
+    # A source goes by its first row, which keeps the order of first appearance.
+    repeats, firsts = repeated_rows(table["uri"])
+    sources = np.arange(table.num_rows)
+    sources[repeats] = firsts
     ends_s = pc.fill_null(table["end_s"], np.inf).to_numpy()
     starts_s = pc.fill_null(table["start_s"], 0.0).to_numpy()
     plans = []
