@@ -89,15 +89,17 @@ def trace_hostile(videos: Path, names: Sequence[str], folder: Path) -> list[str]
     trace, out = folder / "trace.txt", folder / "traced"
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=open,openat,openat2,connect,execve,socket"]
     program = [sys.executable, "-m", "benchmarks.in_process", str(manifest), str(videos), str(out), "16"]
+    temporary = folder / "tmp"  # In the usual one, directories of other processes are looked at, too.
+    temporary.mkdir()
     subprocess.run(
         [*strace, "-o", str(trace), *program],
-        env=environment(),
+        env={**environment(), "TMPDIR": str(temporary)},
         cwd=ROOT,
         check=True,
         capture_output=True,
         timeout=TIMEOUT_S,
     )
-    return offences(trace.read_text(errors="replace").splitlines(), videos=videos, names=kept, out=out)
+    return offences(trace.read_text(errors="replace").splitlines(), videos=videos, names=kept, out=folder)
 
 
 def offences(lines: Sequence[str], *, videos: Path, names: Sequence[str], out: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pipelines.manifest import write_manifest
 from pipelines.preflight import build
 from pipelines.settings import PreprocessConfig
 from pipelines.source import UnavailableError
+from pipelines.state import find_done
 from pipelines.store import Store, local_media
 from schemas.features import FeatureSpec, RgbSpec
 from tests.media import ordinary_clip
@@ -180,7 +181,8 @@ def test_a_full_disk_is_one_line_and_the_rerun_with_room_completes(ray_session, 
     assert "\n" not in str(caught.value)
     left = contents(out)
     assert "dataset.json" not in left
-    assert not [name for name in left if ".tmp-" in name]
+    for shard in {name.rsplit("/", 1)[0] for name in left if name.endswith("done.json")}:
+        assert find_done(Store(str(out)), shard) is not None
     subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
     run(out)
     run(tmp_path / "roomy")
