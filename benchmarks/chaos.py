@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.hostile import hostile_report
-from benchmarks.kills import KINDS, Kind, Outcome, Reference, make_reference, run_with_kill
+from benchmarks.kills import KINDS, Kind, Outcome, Reference, make_reference, run_with_kill, temporary_files
 from benchmarks.nodes import simulated_nodes
 from benchmarks.table import table
 
@@ -29,7 +29,11 @@ def kill_many(reference: Reference, kind: Kind, *, kills: int, seed: int) -> lis
     rng = random.Random(f"{seed}/{kind}")
     outcomes = []
     with ExitStack() as stack:
-        nodes = stack.enter_context(simulated_nodes(NODES)) if kind == "node" else None
+        nodes = (
+            stack.enter_context(simulated_nodes(NODES, temporary=temporary_files(reference)))
+            if kind == "node"
+            else None
+        )
         for _ in range(kills):
             if nodes is not None:
                 nodes.grow(NODES)

@@ -25,16 +25,16 @@ EPIC_SEGMENT_S = 3.1
 
 def cost_report(bench: "Bench", job: "Cost", loop: "Cost") -> str:
     """Two tables: measured, and implied."""
-    clips = 2 * bench.clips
+    clips = bench.clips
     megabytes = {
         name: sum(path.stat().st_size for path in (bench.folder / "job").rglob(pattern)) / 1e6 * 1000 / clips
         for name, pattern in (("rgb", "rgb.arrow"), ("flow", "flow.arrow"), ("log-mel", "logmel.arrow"), ("all", "*"))
     }
-    cpu_s = 1000 * job.marginal_s
-    measured = [["CPU s", cpu_s], ["core hours", cpu_s / 3600], ["start, CPU s once a job", job.fixed_s]]
+    cpu_s = 1000 * job.steady_s
+    measured = [["CPU s", cpu_s], ["core hours", cpu_s / 3600], ["start, CPU s once a job", job.start_s]]
     measured += [[f"MB written, {name}", value] for name, value in megabytes.items()]
     hd = time_hd(bench)
-    share = loop.marginal_s / job.marginal_s
+    share = loop.steady_s / job.steady_s
     reading_s, storing_s = hd["decode"] + hd["sound"], sum(hd.values()) - hd["decode"] - hd["sound"]
     epic_hours = (reading_s * EPIC_VIDEO_S + storing_s * EPIC_SEGMENTS * EPIC_SEGMENT_S) / share / 3600
     per_second = megabytes["all"] / 1000 / 10
@@ -56,7 +56,7 @@ def cost_report(bench: "Bench", job: "Cost", loop: "Cost") -> str:
 
 
 def _implied(name: str, clips: int, job: "Cost", megabytes: float, assumptions: str) -> list[object]:
-    hours = clips * job.marginal_s / 3600
+    hours = clips * job.steady_s / 3600
     return [name, clips, hours, hours / 64, clips / 1000 * megabytes / 1e3, assumptions]
 
 

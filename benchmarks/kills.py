@@ -7,6 +7,7 @@ every file, the shards that were finished before it, and that nothing of the run
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -122,7 +123,8 @@ def run_with_kill(
     command = preprocess_command(
         reference.manifest, reference.videos, out, *reference.features, clips_per_shard=CLIPS_PER_SHARD
     )
-    env = environment(nodes.address if nodes is not None else None)
+    temporary = temporary_files(reference)
+    env = {**environment(nodes.address if nodes is not None else None), "TMPDIR": str(temporary)}
     before = {process.pid for process in descendants(os.getpid())}
     scratch_before = set(Path("/tmp").glob(f"{SCRATCH_PREFIX}*"))
     kept: dict[str, tuple[int, int]] = {}
@@ -148,6 +150,9 @@ def run_with_kill(
             status = done.returncode
         leftovers += [f"process {process.command[:60]}" for process in reap_orphans(before)]
     leftovers += [f"file {path.name}" for path in out.rglob(".*")]
+    leftovers += [f"temporary {path.name}" for path in sorted(temporary.iterdir())]
+    for path in temporary.iterdir():
+        shutil.rmtree(path)
     scratch = set(Path("/tmp").glob(f"{SCRATCH_PREFIX}*")) - scratch_before
     leftovers += [f"scratch {path}" for path in scratch if is_abandoned(str(path))]
     after = finished_files(out)
@@ -161,6 +166,13 @@ def run_with_kill(
         leftovers=tuple(leftovers),
         said=said,
     )
+
+
+def temporary_files(reference: Reference) -> Path:
+    """Where processes of the job make their temporary files, of nodes that outlive a run too."""
+    temporary = reference.folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return temporary
 
 
 def kill(kind: Kind, job: subprocess.Popen[bytes], nodes: Nodes | None, rng: random.Random) -> bool:

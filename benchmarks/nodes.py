@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from benchmarks.job import ROOT, environment
@@ -63,13 +64,13 @@ class Nodes:
 
 
 @contextmanager
-def simulated_nodes(count: int) -> Iterator[Nodes]:
-    """A cluster of ``count`` nodes for the time of a block."""
+def simulated_nodes(count: int, *, temporary: Path | None = None) -> Iterator[Nodes]:
+    """A cluster of ``count`` nodes for the time of a block; ``temporary`` is where its workers make such files."""
     # Short, because Ray's sockets lie below it; its own, because Ray notes the address of the newest cluster there.
     scratch = tempfile.mkdtemp(prefix="gbn-", dir="/tmp")
     holder = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.nodes", str(count)],
-        env={**environment(), "RAY_TMPDIR": scratch},
+        env={**environment(), "RAY_TMPDIR": scratch, **({"TMPDIR": str(temporary)} if temporary else {})},
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLE_S = 0.05
+SAMPLE_S = 0.1
 """Time between two readings; what a process uses between its last one and its end is lost."""
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -67,6 +67,16 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One reading of a tree."""
+
+    progress: float
+    """What the caller's gauge said."""
+    cpu_s_by_kind: dict[str, float]
+    """`Process.kind` -> CPU time so far."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """What a command and everything it started has cost."""
 
@@ -78,6 +88,8 @@ class Usage:
     """From start to exit of the command."""
     cpu_s_by_kind: dict[str, float]
     """`Process.kind` -> CPU time."""
+    trace: tuple[Reading, ...]
+    """How far it was when, and what that had cost by then."""
     peak_bytes: int
     """Largest sum of resident memory over its Ray workers and decoders."""
     peak_process_bytes: int
@@ -87,11 +99,10 @@ class Usage:
 def read_process(pid: int) -> Process | None:
     """A process as it is now; None when there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = _read_stat(pid)
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return None
-    fields = stat[stat.rindex(")") + 2 :].split()  # The name before it may hold anything.
     return Process(
         pid=pid,
         parent=int(fields[1]),
@@ -105,16 +116,23 @@ def read_process(pid: int) -> Process | None:
 
 def descendants(root: int) -> list[Process]:
     """Every process below ``root`` that is not a zombie."""
-    below: dict[int, list[Process]] = {}
+    below: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (process := read_process(int(name))) is not None:
-            below.setdefault(process.parent, []).append(process)
+        if name.isdigit():
+            with suppress(OSError):
+                below.setdefault(int(_read_stat(int(name))[1]), []).append(int(name))
     found, waiting = [], [root]
     while waiting:
         children = below.get(waiting.pop(), [])
-        found += [process for process in children if process.state != "Z"]
-        waiting += [process.pid for process in children]
+        waiting += children
+        found += [process for process in map(read_process, children) if process is not None and process.state != "Z"]
     return found
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which may hold anything."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat[stat.rindex(")") + 2 :].split()
 
 
 @contextmanager
@@ -135,11 +153,12 @@ def run_measured(
     cwd: str,
     log: Path,
     timeout_s: float = 1800.0,
-    watch: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    gauge: Callable[[], float] = lambda: 0.0,
 ) -> Usage:
-    """Run a command to its end and add up what its tree has used. ``watch`` is called at every reading."""
+    """Run a command to its end and add up what its tree has used; ``gauge`` says at every reading how far it is."""
     before = {process.pid: process.cpu_s for process in descendants(os.getpid())}
     seen: dict[tuple[int, int], Process] = {}
+    trace: list[Reading] = []
     peak = peak_process = 0
     began_s = time.monotonic()
     with adopted_orphans(), log.open("ab") as output:
@@ -150,33 +169,37 @@ def run_measured(
             seen.update({(process.pid, process.born_ticks): process for process in everything})
             resident = [p.resident_bytes for p in tree if p.kind in ("worker", "decoder")]
             peak, peak_process = max(peak, sum(resident)), max([peak_process, *resident])
-            if watch is not None:
-                watch(child)
+            trace.append(Reading(progress=gauge(), cpu_s_by_kind=_by_kind(seen.values(), before)))
             if time.monotonic() - began_s > timeout_s:
-                for process in tree:
-                    with suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGKILL)
+                _kill(tree)
             time.sleep(SAMPLE_S)
             waited, status, usage = os.wait4(child.pid, os.WNOHANG)
             if waited:
                 break
         child.returncode = os.waitstatus_to_exitcode(status)
+        trace.append(Reading(progress=gauge(), cpu_s_by_kind=_by_kind(seen.values(), before)))
         wall_s = time.monotonic() - began_s
         reap_orphans(before)
-    by_kind: defaultdict[str, float] = defaultdict(float)
-    for process in seen.values():
-        # A cluster that was there before counts from then on.
-        by_kind[process.kind] += process.cpu_s - before.get(process.pid, 0.0)
+    by_kind = _by_kind(seen.values(), before)
     # Of trees whose parents wait for all children the kernel's own sum is exact; it misses Ray's workers.
     told_s = usage.ru_utime + usage.ru_stime
     return Usage(
         status=child.returncode,
         cpu_s=max(told_s, sum(by_kind.values())),
         wall_s=wall_s,
-        cpu_s_by_kind=dict(by_kind),
+        cpu_s_by_kind=by_kind,
+        trace=tuple(trace),
         peak_bytes=peak,
         peak_process_bytes=peak_process,
     )
+
+
+def _by_kind(processes: Iterable[Process], before: Mapping[int, float]) -> dict[str, float]:
+    """CPU time by kind; of a cluster that was there before, from then on."""
+    spent_s: defaultdict[str, float] = defaultdict(float)
+    for process in processes:
+        spent_s[process.kind] += process.cpu_s - before.get(process.pid, 0.0)
+    return dict(spent_s)
 
 
 def reap_orphans(before: Container[int], *, grace_s: float = 30.0) -> list[Process]:
@@ -190,13 +213,17 @@ def reap_orphans(before: Container[int], *, grace_s: float = 30.0) -> list[Proce
         if not left or time.monotonic() > deadline_s:
             break
         time.sleep(SAMPLE_S)
-    for process in left:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+    _kill(left)
     if left:
         time.sleep(4 * SAMPLE_S)
         _collect_zombies(before)
     return left
+
+
+def _kill(processes: Iterable[Process]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _collect_zombies(before: Container[int]) -> None:

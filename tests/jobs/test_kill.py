@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from benchmarks.kills import make_reference, run_with_kill
+from benchmarks.kills import make_reference, run_with_kill, temporary_files
 from benchmarks.nodes import simulated_nodes
 
 pytestmark = pytest.mark.slow
@@ -16,6 +16,7 @@ def reference(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "moment"), [("worker", 0.4), ("decoder", 0.5), ("driver", 0.6)])
 def test_a_kill_changes_no_byte_and_leaves_nothing_behind(reference, kind, moment):
     outcome = run_with_kill(reference, kind, moment=moment, rng=random.Random(0))
+    assert outcome.hit
     assert outcome.identical, outcome
     assert outcome.untouched, outcome
     assert outcome.leftovers == ()
@@ -23,7 +24,7 @@ def test_a_kill_changes_no_byte_and_leaves_nothing_behind(reference, kind, momen
 
 
 def test_a_killed_node_changes_no_byte_and_leaves_nothing_behind(reference):
-    with simulated_nodes(2) as nodes:
+    with simulated_nodes(2, temporary=temporary_files(reference)) as nodes:
         outcome = run_with_kill(reference, "node", moment=0.4, rng=random.Random(0), nodes=nodes)
     assert outcome.hit
     assert outcome.recovered, outcome
