@@ -23,8 +23,8 @@ EPIC_SEGMENTS = 90_000
 EPIC_SEGMENT_S = 3.1
 
 
-def cost_report(bench: "Bench", job: "Cost", loop: "Cost") -> str:
-    """Two tables: measured, and implied."""
+def cost_report(bench: "Bench", job: "Cost", *, share: float) -> str:
+    """Two tables: measured, and implied. ``share`` is the job's of the bare loop's speed."""
     clips = bench.clips
     megabytes = {
         name: sum(path.stat().st_size for path in (bench.folder / "job").rglob(pattern)) / 1e6 * 1000 / clips
@@ -34,7 +34,6 @@ def cost_report(bench: "Bench", job: "Cost", loop: "Cost") -> str:
     measured = [["CPU s", cpu_s], ["core hours", cpu_s / 3600], ["start, CPU s once a job", job.start_s]]
     measured += [[f"MB written, {name}", value] for name, value in megabytes.items()]
     hd = time_hd(bench)
-    share = loop.steady_s / job.steady_s
     reading_s, storing_s = hd["decode"] + hd["sound"], sum(hd.values()) - hd["decode"] - hd["sound"]
     epic_hours = (reading_s * EPIC_VIDEO_S + storing_s * EPIC_SEGMENTS * EPIC_SEGMENT_S) / share / 3600
     per_second = megabytes["all"] / 1000 / 10

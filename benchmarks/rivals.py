@@ -106,14 +106,14 @@ def _torchcodec_share(videos: Path, out: Path, share: int, shares: int) -> None:
     import cv2
     import numpy as np
     import torch
-    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{share}.bin").open("wb") as file:
         for path in sorted(videos.iterdir())[share::shares]:
-            decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
+            decoder: Any = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
             instants = [i / FPS for i in range(math.ceil(decoder.metadata.duration_seconds * FPS - 1e-3))]
             for frame in decoder.get_frames_played_at(instants).data.numpy():
                 scale = SHORT_SIDE_PX / min(frame.shape[:2])

@@ -63,6 +63,8 @@ class MediaFile:
         self.zero_s = (container.start_time or 0) / av.time_base
         self.untimed = bool(container.format.flags & NO_TIMESTAMPS)
         self.seekable = not self.untimed and container.format.name not in UNINDEXED_FORMATS
+        bases = {stream.index: stream.time_base for stream in self.streams}
+        self._ticks = {index: (base.numerator, base.denominator) for index, base in bases.items() if base}
         for stream in self.streams:
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
@@ -111,7 +113,9 @@ class MediaFile:
     def time_s(self, packet: Any) -> float:
         """When a packet is decoded, which is never after it is shown; before everything when it does not say."""
         stamp = packet.pts if packet.dts is None else packet.dts
-        return -np.inf if stamp is None or packet.time_base is None else float(stamp * packet.time_base) - self.zero_s
+        ticks = self._ticks.get(packet.stream.index)
+        # A packet makes its time base anew each time it is asked, and the arithmetic of fractions costs more still.
+        return -np.inf if stamp is None or ticks is None else stamp * ticks[0] / ticks[1] - self.zero_s
 
 
 def flush(stream: Any) -> Any:
