@@ -164,31 +164,40 @@ def _shrink(batch: Any) -> Any:
 
 
 V2D_CONFIG = """
-subsampling:
-  ResolutionSubsampler: {{args: {{height: {height}, resize_mode: scale}}}}
-  FrameSubsampler: {{args: {{frame_rate: {fps}}}}}
+subsampling: {subsampling}
 reading: {{yt_args: {{}}, timeout: 60, sampler: null}}
 storage: {{number_sample_per_shard: 4, oom_shard_count: 5, captions_are_subtitles: false}}
 distribution: {{processes_count: {processes}, thread_count: 1, subjob_size: 1000, distributor: multiprocessing}}
 """
 
+V2D_SUBSAMPLING = (
+    f"{{ResolutionSubsampler: {{args: {{height: {SHORT_SIDE_PX}, resize_mode: scale}}}}, "
+    f"FrameSubsampler: {{args: {{frame_rate: {FPS}}}}}}}"
+)
+
 
 def _run_video2dataset(videos: Path, out: Path, processes: int) -> None:
+    """Its two stages: files into tar shards, then those into shards of smaller files."""
     out.mkdir(parents=True)
     (out / "urls.csv").write_text("url\n" + "".join(f"{path}\n" for path in sorted(videos.iterdir())))
-    config = V2D_CONFIG.format(height=SHORT_SIDE_PX, fps=FPS, processes=processes)
-    (out / "config.yaml").write_text(config)
-    tools = out / "tools"  # It calls "ffmpeg" by name.
-    tools.mkdir()
-    (tools / "ffmpeg").symlink_to(str(ffmpeg()))
-    command = ["video2dataset", f"--url_list={out}/urls.csv", f"--output_folder={out}/data"]
-    options = ["--output_format=webdataset", "--input_format=csv", "--url_col=url", f"--config={out}/config.yaml"]
-    formats = "--encode_formats={'video': 'mp4'}"
+    (out / "tools").mkdir()  # It calls "ffmpeg" by name.
+    (out / "tools" / "ffmpeg").symlink_to(str(ffmpeg()))
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    kept["PATH"] = f"{tools}{os.pathsep}{kept['PATH']}"
-    subprocess.run([*command, *options, formats], check=True, env=kept)
+    kept["PATH"] = f"{out / 'tools'}{os.pathsep}{kept['PATH']}"
+
+    def stage(folder: str, subsampling: str, *options: str) -> None:
+        config = out / f"{folder}.yaml"
+        config.write_text(V2D_CONFIG.format(subsampling=subsampling, processes=processes))
+        command = ["video2dataset", f"--output_folder={out / folder}", "--output_format=webdataset"]
+        subprocess.run([*command, f"--config={config}", "--encode_formats={'video': 'mp4'}", *options], env=kept)
+
+    stage("whole", "{}", f"--url_list={out}/urls.csv", "--input_format=csv", "--url_col=url")
+    shards = sorted((out / "whole").glob("*.tar"))
+    if shards:
+        listed = f"{out}/whole/{{{shards[0].stem}..{shards[-1].stem}}}.tar"
+        stage("small", V2D_SUBSAMPLING, f"--url_list={listed}", "--input_format=webdataset", "--stage=subset")
     # It exits with 0 when all of its shards have failed.
-    told = [json.loads(path.read_text()) for path in (out / "data").glob("*_stats.json")]
+    told = [json.loads(path.read_text()) for path in (out / "small").glob("*_stats.json")]
     stored, wanted = sum(stats["successes"] for stats in told), sum(1 for _ in videos.iterdir())
     if stored < wanted:
         raise SystemExit(f"video2dataset stored {stored} of {wanted} files")
@@ -219,7 +228,7 @@ RIVALS = {
         run=_run_torchcodec,
     ),
     "video2dataset": Rival(
-        does="re-encode to 128 px, then to 15 frames/s: mp4 in tar shards; no frames, no flow, no mel",
+        does="copy into tar shards, re-encode to 128 px, then to 15 frames/s: mp4; no frames, no flow, no mel",
         missing=_needs_video2dataset,
         run=_run_video2dataset,
     ),
