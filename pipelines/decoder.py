@@ -38,6 +38,9 @@ ATTEMPTS = 2
 MAX_HANGS = 2
 """A source of which so many clips have hung is not tried further: each costs the whole time limit."""
 
+MAX_HEAD_BYTES = 1 << 24
+"""A longer head comes from a decoder whose memory is damaged, and is not read."""
+
 PIPE_BYTES = 1 << 20
 """An answer of usual size fits the pipe, so the process goes on while the answer is being written to disk."""
 
@@ -76,6 +79,10 @@ class DecodeJob:
     """What one clip may cost."""
 
 
+class DecoderStartError(RuntimeError):
+    """There is no decoder process to be had, for a reason that lies in no file."""
+
+
 class _DiedError(Exception):
     """The process ended in the middle of a request, or what it said was no answer."""
 
@@ -93,7 +100,11 @@ class Decoder:
         self._scratch = ""
 
     def clips(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
-        """An answer for every clip of a request, in the order in which they are complete. Never raises for a file."""
+        """An answer for every clip of a request, in the order in which they are complete. No file makes it raise.
+
+        Raises:
+            DecoderStartError: The process cannot be started.
+        """
         waiting = list(range(len(request.clips)))
         for answer in self._try(request, job):
             waiting.remove(answer.index)
@@ -140,7 +151,10 @@ class Decoder:
 
     def _ask(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
         """The answers of the process, as they come."""
-        process = self._started()
+        try:
+            process = self._started()
+        except DecoderStartError:
+            process = self._started()  # It may have been killed from outside.
         asked = {
             "request": request_to_json(request),
             "videos": job.videos,
@@ -170,6 +184,8 @@ class Decoder:
                 return Answer(index=index, made=ClipFailure(**head["failure"]))
             batches: dict[Modality, pa.RecordBatch] = {}
             for modality, size in head["batches"]:
+                if not 0 <= size <= job.limits.max_memory_gib * 2**30:
+                    raise ValueError(f"a batch of {size} bytes")
                 schema = feature_schema(modality, job.features)
                 batch = pa.ipc.read_record_batch(pa.py_buffer(self._read(size, wait_s)), schema)
                 batch.validate(full=True)
@@ -198,11 +214,19 @@ class Decoder:
             if hasattr(fcntl, "F_SETPIPE_SZ"):
                 with contextlib.suppress(OSError):  # Over the user's quota a pipe keeps its usual size.
                     fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            self.versions = self._read_json(START_S)["versions"]
+            try:
+                self.versions = self._read_json(START_S)["versions"]
+            except (_DiedError, _HungError) as trouble:
+                self.close()
+                raise DecoderStartError(
+                    f"the decoder process does not start: {trouble}; see the worker's log"
+                ) from None
         return self._process
 
     def _read_json(self, wait_s: float) -> dict[str, Any]:
         (length,) = LENGTH.unpack(self._read(LENGTH.size, wait_s))
+        if length > MAX_HEAD_BYTES:
+            raise _DiedError("its answer made no sense")
         try:
             head = json.loads(self._read(length, wait_s))
         except ValueError as error:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines import decoder as decoder_module
-from pipelines.decoder import DecodeJob, Decoder, StoredClip
+from pipelines.decoder import DecodeJob, Decoder, DecoderStartError, StoredClip, _DiedError
 from pipelines.messages import ClipFailure, ClipRequest, SourceRequest
 from pipelines.source import DecodeLimits
 from schemas.features import MODALITIES, FeatureSpec, RgbSpec
@@ -183,3 +183,23 @@ def test_downloads_of_a_process_that_died_are_removed(decoder, videos, monkeypat
 def test_versions_are_those_of_the_process_that_computes(decoder, videos):
     results(decoder, request("a.mp4"), job(videos))
     assert {"av", "numpy", "opencv", "pyarrow", "torch", "torchaudio", "libavcodec"} == set(decoder.versions)
+
+
+def test_a_decoder_that_cannot_be_started_is_no_fault_of_the_clips(decoder, videos, monkeypatch):
+    monkeypatch.setattr(decoder_module.sys, "executable", "/bin/false")
+    with pytest.raises(DecoderStartError, match="does not start: it exited with status 1"):
+        results(decoder, request("a.mp4"), job(videos))
+
+
+@pytest.mark.parametrize("sent", [b"\xff\xff\xff\xff", b"\x02\x00\x00\x00[]"])
+def test_what_a_damaged_decoder_says_is_a_crash_and_takes_no_memory(decoder, videos, monkeypatch, sent):
+    honest = Decoder._read
+    decoder._started()
+    said = iter(sent)
+
+    def read(self, size, wait_s):
+        return bytearray(next(said) for _ in range(size)) if self is decoder else honest(self, size, wait_s)
+
+    monkeypatch.setattr(Decoder, "_read", read)
+    with pytest.raises(_DiedError, match="made no sense"):
+        decoder._read_json(1.0)
