@@ -62,7 +62,7 @@ class BadSpanError(DecodeError):
 
 
 class TooLargeError(DecodeError):
-    """The picture, as declared or as it would be stored, has more pixels than allowed."""
+    """The picture, declared or as stored, has more pixels than allowed, or a file to be downloaded more bytes."""
 
     reason = "too-large"
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from schemas.column import Column, fields_of
 
 Status = Literal["ok", "failed", "skipped"]
-Stage = Literal["plan", "open", "video", "audio", "flow", "logmel", "encode", "write"]
+Stage = Literal["plan", "open", "video", "audio", "flow", "logmel", "encode"]
 
 LEDGER_COLUMNS = (
     Column(name="clip_id", type=pa.string(), nullable=False, meaning="name of the clip"),
