@@ -39,8 +39,8 @@ class Hostile:
     """Rows of the manifest."""
     status: dict[str, int]
     """Ledger status -> rows."""
-    reasons: dict[str, int]
-    """Reason of the failed -> rows."""
+    failed: dict[str, str]
+    """File -> stage and reason, of those that gave no clip."""
     unexplained: tuple[str, ...]
     """Failed rows without a stage, reason or message, and files without exactly one row."""
     wall_s: float
@@ -66,7 +66,7 @@ def run_hostile(videos: Path, names: Sequence[str], folder: Path) -> Hostile:
     return Hostile(
         files=len(names),
         status=dict(Counter(row["status"] for row in ledger)),
-        reasons=dict(Counter(row["reason"] for row in failed).most_common()),
+        failed={row["uri"]: f"{row['stage']} {row['reason']}" for row in failed},
         unexplained=tuple([*mute, *(name for name in names if rows[name] != 1)]),
         wall_s=used.wall_s,
         peak_bytes=used.peak_bytes,
@@ -140,7 +140,7 @@ def hostile_report(videos: Path) -> bool:
         found = [] if why else trace_hostile(videos, names, Path(scratch))
     mib = 2**20
     print(f"{made.files} files in one job: {made.status}, {made.wall_s:.0f} s")
-    print(f"reasons: {made.reasons}")
+    print(f"reasons: {dict(Counter(made.failed.values()).most_common())}")
     print(f"without an explanation: {list(made.unexplained) or 'none'}")
     print(f"peak memory of workers and decoders: {made.peak_bytes / mib:.0f} MiB")
     print(

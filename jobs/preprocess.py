@@ -37,7 +37,7 @@ def preprocess(
     Run again, it keeps finished shards, adds modalities that they lack (`--modalities flow` on a dataset of frames
     touches nothing else), and makes the rest. A finished shard is made again when one of its failed clips may do better
     now: its file was missing and is there, could not be read and has changed, a limit that stopped it is another, or
-    the reason was of the moment (unavailable, too-slow, internal-error).
+    the reason was of the moment (unavailable, internal-error).
 
     Args:
         manifest: Clip manifest (Parquet), as `gblend manifest` writes it.

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,9 +26,9 @@ from pipelines.manifest import Manifest, read_manifest
 from pipelines.plan import ShardPlan, from_bytes, plan_shards, to_bytes
 from pipelines.settings import PreprocessConfig, PreprocessSummary
 from pipelines.shards import LostClipError, ShardJob, write_shard
-from pipelines.state import find_done
+from pipelines.state import find_done, settled_modalities
 from pipelines.store import Store, StoreError
-from pipelines.survey import ChangedDatasetError, clear, survey
+from pipelines.survey import Before, ChangedDatasetError, clear, survey
 from schemas.features import FeatureSpec
 from schemas.layout import ShardDone
 
@@ -74,11 +75,12 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
     )
     allowed = config.max_error_rate * manifest.table.num_rows
     if todo and tally.status["failed"] <= allowed:
+        features = _prepared(before, todo)
         clear(store, before, todo)
         job = ShardJob(
             out=config.out,
             videos=config.videos,
-            features=before.features,
+            features=features,
             limits=config.limits,
             on_change=config.on_change,
         )
@@ -103,6 +105,18 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
         if count == 0:
             say(f"preprocess: warning: not one clip has {modality}")
     return summary
+
+
+def _prepared(before: Before, todo: list[ShardPlan]) -> FeatureSpec:
+    """What is to be computed; flow that a dataset holds and is not asked for now may still be missing in a shard."""
+    from pipelines.flow import prepared  # Workers import this module and never compute flow.
+
+    features = before.features
+    if "flow" not in features.modalities:
+        return features
+    settled = [name for name, done in before.done.items() if "flow" in settled_modalities(done, features)]
+    lacking = {plan.name for plan in todo} - (set(settled) - set(before.again))
+    return replace(features, flow=prepared(features.flow)) if lacking else features
 
 
 def _require_directory(videos: str) -> None:

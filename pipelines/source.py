@@ -95,10 +95,10 @@ class DecoderCrashError(DecodeError):
     reason = "decoder-crash"
 
 
-TRANSIENT_REASONS = frozenset({"unavailable", "too-slow", "internal-error"})
+TRANSIENT_REASONS = frozenset({"unavailable", "internal-error"})
 """Failures that lie in the machine, the moment or the code: a later run tries the clip again."""
 
-LIMIT_REASONS = frozenset({"too-large", "too-long", "out-of-memory"})
+LIMIT_REASONS = frozenset({"too-large", "too-long", "too-slow", "out-of-memory"})
 """Failures that a run with other limits may not meet."""
 
 

@@ -56,11 +56,12 @@ def survey(store: Store, manifest: Manifest, plans: list[ShardPlan], config: Pre
         if reasons:
             changed[plan.name] = reasons
             continue
+        if settled_modalities(document, features) != features.modalities:
+            before.growing.append(plan.name)  # Whatever has failed there: what is stored must not be touched for it.
+            continue
         ledger = read_ledger(store, plan.name)
         if worth_another_try(store, plan.name, ledger, document, videos=config.videos, limits=config.limits):
             before.again.append(plan.name)
-        elif settled_modalities(document, features) != features.modalities:
-            before.growing.append(plan.name)
         else:
             before.kept[plan.name] = ledger
     # What is there counts, not what dataset.json lists: a killed run has written none.

@@ -57,7 +57,7 @@ REASONS: dict[str, Reason] = {
     "bad-span": Reason(meaning="the span is empty or begins after the file's end", tried_again="never"),
     "too-large": Reason(meaning="more pixels or bytes than a limit allows", tried_again="when it may help"),
     "too-long": Reason(meaning="lasts longer than a limit allows", tried_again="when it may help"),
-    "too-slow": Reason(meaning="took longer than a limit allows", tried_again="always"),
+    "too-slow": Reason(meaning="took longer than a limit allows", tried_again="when it may help"),
     "out-of-memory": Reason(meaning="needed more memory than a limit allows", tried_again="when it may help"),
     "decoder-crash": Reason(meaning="the decoder process died of it, twice", tried_again="never"),
     "internal-error": Reason(meaning="a mistake of ours, or of a library, met by this clip", tried_again="always"),

@@ -2,15 +2,17 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ray.exceptions import RayTaskError
 
 from pipelines import dataset as dataset_module
+from pipelines import survey as survey_module
 from pipelines.annotations import parse_csv
 from pipelines.dataset import ChangedDatasetError, PreprocessConfig, ShardError, TooManyFailuresError, preprocess
 from pipelines.manifest import read_manifest, write_manifest
-from pipelines.plan import plan_shards
+from pipelines.plan import ShardPlan, plan_shards
 from pipelines.preflight import build
 from pipelines.shards import ShardJob, write_shard
 from pipelines.source import DecodeLimits
@@ -322,3 +324,25 @@ def test_a_gpu_is_asked_for_when_the_flow_wants_one_and_there_is_one(monkeypatch
     monkeypatch.setattr(dataset_module.ray, "cluster_resources", lambda: {"GPU": gpus})
     assert dataset_module._gpus(FeatureSpec(flow=FlowSpec(algorithm=flow))) == asked
     assert dataset_module._gpus(FeatureSpec(flow=FlowSpec(algorithm=flow), modalities=("rgb",))) is None
+
+
+def test_a_shard_with_a_clip_to_try_again_is_not_touched_while_it_gets_a_modality(
+    ray_session, videos, tmp_path, monkeypatch
+):
+    run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb",))))
+    before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
+    monkeypatch.setattr(survey_module, "worth_another_try", lambda *args, **kwargs: True)
+    run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("flow",))))
+    after = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
+    changed = {name.rsplit("/", 1)[-1] for name in after if after[name] != before.get(name)}
+    assert changed == {"flow.arrow", "done.json", "dataset.json"}
+
+
+def test_network_flow_that_a_dataset_holds_is_prepared_before_a_shard_lacks_it(monkeypatch):
+    weighed = []
+    monkeypatch.setattr("pipelines.flow.prepared", lambda spec: weighed.append(spec) or spec)
+    raft = FeatureSpec(flow=FlowSpec(algorithm="raft", raft_weights_sha256="0" * 64))
+    before = survey_module.Before(features=raft, done={}, kept={}, growing=[], again=[], stray=[])
+    plan = ShardPlan(name="train/00000", split="train", positions=np.arange(1))
+    dataset_module._prepared(before, [plan])
+    assert weighed == [raft.flow]
