@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -51,6 +52,16 @@ def checksums(out: Path) -> dict[str, str]:
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }
+
+
+def bytes_below(folder: Path) -> int:
+    """How much has been written so far."""
+    total = 0
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(directory, name)).st_size
+    return total
 
 
 def finished_files(out: Path) -> dict[str, tuple[int, int]]:

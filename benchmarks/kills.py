@@ -1,8 +1,9 @@
 """One run of the job with one kill in it, and what must be true afterwards. Shared by `benchmarks.chaos` and the tests.
 
-A moment is a share of the reference run's working time, counted from the first shard directory: starting Ray takes
-longer than these shards, and a kill before the work begins shows nothing. What a kill must not change: the bytes of
-every file, the shards that were finished before it, and that nothing of the run is left behind.
+A moment is a share of the bytes that an uninterrupted run writes, and up to a clip's time more, whatever else the
+machine does: starting Ray takes longer than these shards, and a kill before the work begins shows nothing. What a kill
+must not change: the bytes of every file, the shards that were finished before it, and that nothing of the run is left
+behind that the next one does not remove.
 """
 
 import os
@@ -17,10 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from benchmarks.job import ROOT, checksums, environment, finished_files, make_manifest, preprocess_command, tail
+from benchmarks.job import (
+    ROOT,
+    bytes_below,
+    checksums,
+    environment,
+    finished_files,
+    make_manifest,
+    preprocess_command,
+    tail,
+)
 from benchmarks.media import write_clips
 from benchmarks.nodes import Nodes
-from benchmarks.processes import Process, adopted_orphans, descendants, reap_orphans
+from benchmarks.processes import Process, adopted_orphans, descendants, orphans
 from jobs.session import SCRATCH_PREFIX
 from pipelines.scratch import is_abandoned
 
@@ -32,6 +42,12 @@ FEATURES = ("--rgb.short-side-px", "192", "--flow.preset", "medium")
 """Small files scaled up and a slow flow: seconds of work from kilobytes of media."""
 
 MOST_RERUNS = 3
+
+GRACE_S = 20.0
+"""How long processes of a killed run may take to end; about a second on an idle machine."""
+
+JITTER_S = 0.3
+"""About the time of a clip: bytes appear when a clip is done, and kills should not wait for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +64,8 @@ class Reference:
     """Options of the job."""
     checksums: dict[str, str]
     """SHA-256 of every file of the dataset, by name."""
-    working_s: float
-    """From the first shard directory to the end."""
+    bytes: int
+    """Size of all its files."""
     shards: int
     """Shards of the dataset."""
 
@@ -72,8 +88,10 @@ class Outcome:
     """Every file has the bytes of the reference, ledger and `dataset.json` included, and there is no other file."""
     leftovers: tuple[str, ...]
     """Unfinished files, processes that outlived the run and scratch directories without an owner."""
+    agents: tuple[Process, ...]
+    """Agents of Ray that still look for their cluster; they give up after a minute."""
     said: str
-    """Last line of the killed run's log, for a run that ended with an error."""
+    """Last line of the log of a run that ended with an error of its own."""
 
     @property
     def good(self) -> bool:
@@ -90,34 +108,30 @@ def make_reference(folder: Path, *, clips: int, seconds: float = 1.0, features: 
     command = preprocess_command(manifest, videos, out, *features, clips_per_shard=CLIPS_PER_SHARD)
     log = folder / "reference.log"
     with log.open("wb") as output:
-        job = subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=output, stderr=output)
-        began_s = wait_for_work(job, out)
-        job.wait()
-    if job.returncode:
+        done = subprocess.run(command, env=environment(), cwd=ROOT, stdout=output, stderr=output, check=False)
+    if done.returncode:
         raise RuntimeError(f"the reference run failed: {tail(log)}")
-    finished_s = max(path.stat().st_mtime for path in out.rglob("*")) - time.time() + time.monotonic()
     return Reference(
         folder=folder,
         videos=videos,
         manifest=manifest,
         features=tuple(features),
         checksums=checksums(out),
-        working_s=max(finished_s - began_s, 0.1),
+        bytes=bytes_below(out),
         shards=len(list(out.glob("*/*/done.json"))),
     )
 
 
-def wait_for_work(job: subprocess.Popen[bytes], out: Path) -> float:
-    """The time at which the first shard directory is there, or the job has ended."""
-    while job.poll() is None and not any(out.glob("*/*")):
-        time.sleep(0.01)
-    return time.monotonic()
+def wait_for_bytes(job: subprocess.Popen[bytes], out: Path, least: float) -> None:
+    """Return once so much has been written, and at least one shard has begun, or the job has ended."""
+    while job.poll() is None and not (any(out.glob("*/*")) and bytes_below(out) >= least):
+        time.sleep(0.02)
 
 
 def run_with_kill(
     reference: Reference, kind: Kind, *, moment: float, rng: random.Random, nodes: Nodes | None = None
 ) -> Outcome:
-    """Run the job, kill one process of a kind at a moment in [0, 1) of the working time, and see it through."""
+    """Run the job, kill one process of a kind at a moment in [0, 1) of its work, and see it through."""
     number = rng.randrange(10**9)
     out, log = reference.folder / f"{kind}-{number}", reference.folder / f"{kind}-{number}.log"
     command = preprocess_command(
@@ -131,16 +145,16 @@ def run_with_kill(
     with adopted_orphans():
         with log.open("wb") as output:
             job = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
-            wait_for_work(job, out)
-            time.sleep(moment * reference.working_s)
+            wait_for_bytes(job, out, moment * reference.bytes)
+            time.sleep(rng.random() * JITTER_S)
             hit = False
             if job.poll() is None:
                 kept = finished_files(out)
                 hit = kill(kind, job, nodes, rng)
             job.wait()
-        recovered, said = job.returncode == 0, "" if job.returncode == 0 else tail(log)
-        # What a killed run leaves has some seconds to notice; the rerun must not meet it.
-        leftovers = [f"process {process.command[:60]}" for process in reap_orphans(before)]
+        recovered, said = job.returncode == 0, tail(log) if job.returncode > 0 else ""
+        # What a killed run leaves has some seconds to notice; the rerun must not meet it. Ray's agents take a minute.
+        left = orphans(before, grace_s=GRACE_S, but="ray service")
         reruns = 0
         status = job.returncode
         while status and reruns < MOST_RERUNS:
@@ -148,9 +162,12 @@ def run_with_kill(
             with log.open("ab") as output:
                 done = subprocess.run(command, env=env, cwd=ROOT, stdout=output, stderr=output, check=False)
             status = done.returncode
-        leftovers += [f"process {process.command[:60]}" for process in reap_orphans(before)]
+        left += orphans(before, grace_s=GRACE_S, but="ray service")
+        agents = orphans(before, grace_s=0.0)
+    leftovers = [f"process {process.command[:60]}" for process in left]
     leftovers += [f"file {path.name}" for path in out.rglob(".*")]
-    leftovers += [f"temporary {path.name}" for path in sorted(temporary.iterdir())]
+    # One that holds the lock of a dead process is removed by the next process that makes one.
+    leftovers += [f"temporary {path.name}" for path in sorted(temporary.iterdir()) if not is_abandoned(str(path))]
     for path in temporary.iterdir():
         shutil.rmtree(path)
     scratch = set(Path("/tmp").glob(f"{SCRATCH_PREFIX}*")) - scratch_before
@@ -164,6 +181,7 @@ def run_with_kill(
         untouched=all(after.get(name) == identity for name, identity in kept.items()),
         identical=status == 0 and checksums(out) == reference.checksums,
         leftovers=tuple(leftovers),
+        agents=tuple(agents),
         said=said,
     )
 

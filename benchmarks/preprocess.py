@@ -20,12 +20,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bare_loop import STAGES
-from benchmarks.job import ROOT, checksums, environment, make_manifest, preprocess_command, tail
+from benchmarks.job import ROOT, bytes_below, checksums, environment, make_manifest, preprocess_command, tail
 from benchmarks.media import write_clips
 from benchmarks.nodes import simulated_nodes
 from benchmarks.processes import Usage, run_measured
@@ -128,16 +127,6 @@ def prepare(folder: Path, clips: int) -> Bench:
                 os.link(bench.videos() / name, bench.videos(part) / name)
         make_manifest(some, videos=bench.videos(part), out=bench.manifest(part))
     return bench
-
-
-def bytes_below(folder: Path) -> int:
-    """How much has been written so far."""
-    total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(os.path.join(directory, name)).st_size
-    return total
 
 
 def run_job(bench: Bench, part: int = 1, *, address: str | None = None) -> Cost:

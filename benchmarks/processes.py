@@ -179,7 +179,7 @@ def run_measured(
         child.returncode = os.waitstatus_to_exitcode(status)
         trace.append(Reading(progress=gauge(), cpu_s_by_kind=_by_kind(seen.values(), before)))
         wall_s = time.monotonic() - began_s
-        reap_orphans(before)
+        _kill(orphans(before, grace_s=30.0))
     by_kind = _by_kind(seen.values(), before)
     # Of trees whose parents wait for all children the kernel's own sum is exact; it misses Ray's workers.
     told_s = usage.ru_utime + usage.ru_stime
@@ -202,21 +202,32 @@ def _by_kind(processes: Iterable[Process], before: Mapping[int, float]) -> dict[
     return dict(spent_s)
 
 
-def reap_orphans(before: Container[int], *, grace_s: float = 30.0) -> list[Process]:
-    """Wait for adopted orphans to end by themselves; those that do not are returned, and killed."""
+def orphans(before: Container[int], *, grace_s: float, but: str | None = None) -> list[Process]:
+    """Adopted processes, and those below them, that have not ended by themselves after a while.
+
+    Processes of the kind ``but`` are not among them.
+    """
     deadline_s = time.monotonic() + grace_s
     while True:
         _collect_zombies(before)
         mine = [process for process in descendants(os.getpid()) if process.parent == os.getpid()]
         adopted = [process for process in mine if process.pid not in before]
         left = [*adopted, *(below for process in adopted for below in descendants(process.pid))]
+        left = [process for process in left if process.kind != but]
         if not left or time.monotonic() > deadline_s:
-            break
+            return left
         time.sleep(SAMPLE_S)
-    _kill(left)
-    if left:
-        time.sleep(4 * SAMPLE_S)
-        _collect_zombies(before)
+
+
+def wait_until_gone(processes: Iterable[Process], *, timeout_s: float) -> list[Process]:
+    """Those that are still there after a while."""
+    deadline_s = time.monotonic() + timeout_s
+    left = list(processes)
+    while left and time.monotonic() < deadline_s:
+        _collect_zombies(())
+        now = {process.pid: process.born_ticks for process in map(read_process, [p.pid for p in left]) if process}
+        left = [process for process in left if now.get(process.pid) == process.born_ticks]
+        time.sleep(SAMPLE_S)
     return left
 
 
