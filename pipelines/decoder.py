@@ -1,8 +1,9 @@
 """The side of a decoder process that is never in danger: it asks, waits with a limit, and knows which clip it was.
 
 A source's clips are asked for together. When the process dies, they are asked for once more: the blow may have come
-from outside, and then the shard is as if nothing had been. When it dies again, or does not answer in time, those that
-have no answer yet are asked for one by one, so that only the clip that does it fails, blamed the second time only.
+from outside, and then the shard is as if nothing had been. When it dies again at the same place, or does not answer in
+time, those that have no answer yet are asked for one by one, so that only the clip that does it fails, blamed the
+second time only.
 """
 
 import atexit
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -33,7 +35,10 @@ START_S = 120.0
 """How long a process may take to start and import what it needs, on a busy machine."""
 
 ATTEMPTS = 2
-"""How often a clip is asked for before it is blamed."""
+"""How often a process ends at the same place before clips are asked for one by one, or the one asked for is blamed."""
+
+MAX_ATTEMPTS = 5
+"""How often clips are asked for together at most, wherever the process ends."""
 
 MAX_HANGS = 2
 """A source of which so many clips have hung is not tried further: each costs the whole time limit."""
@@ -120,17 +125,20 @@ class Decoder:
             hangs += isinstance(made, ClipFailure) and made.reason == TooSlowError.reason
 
     def _try(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
-        """Answers for the clips of a request, asked for together, and once more in a fresh process if that died.
+        """Answers for the clips of a request, asked for together, and again in a fresh process if that died.
 
         A clip that is asked for alone always gets one: then there is nothing else to blame.
         """
         waiting = set(range(len(request.clips)))
         troubles: dict[int, Answer] = {}
-        for _ in range(ATTEMPTS):
+        ends: Counter[int] = Counter()
+        while max(ends.values(), default=0) < ATTEMPTS and ends.total() < MAX_ATTEMPTS:
+            answered = 0
             try:
                 # All of them again, answered or not: what is asked for together is decoded together, and a decoder's
                 # rounding may depend on where it began.
                 for answer in self._ask(request, job):
+                    answered += 1
                     if _may_be_ours(answer):
                         troubles[answer.index] = answer
                     elif answer.index in waiting:
@@ -146,15 +154,16 @@ class Decoder:
             if not waiting:
                 return
             self.close()
+            ends[answered] += 1  # Blows from outside fall anywhere, a file's own always at the same place.
         if len(request.clips) == 1:
             yield from (troubles[index] for index in waiting)
 
     def _ask(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
         """The answers of the process, as they come."""
         try:
-            process = self._started()
+            self._started()
         except DecoderStartError:
-            process = self._started()  # It may have been killed from outside.
+            self._started()  # It may have been killed from outside.
         asked = {
             "request": request_to_json(request),
             "videos": job.videos,
@@ -162,11 +171,10 @@ class Decoder:
             "limits": asdict(job.limits),
             "scratch": self._scratch,
         }
-        assert process.stdin is not None
         wait_s = job.limits.max_decode_s + GRACE_S
         ended = False
         try:
-            process.stdin.write(framed(asked))
+            self._write(framed(asked), wait_s)
             while not (head := self._read_json(wait_s)).get("end"):
                 yield self._answer(head, request, job, wait_s)
             ended = True
@@ -234,6 +242,23 @@ class Decoder:
         if not isinstance(head, dict):
             raise _DiedError("its answer made no sense")
         return head
+
+    def _write(self, data: bytes, wait_s: float) -> None:
+        """Send a request, which may be larger than the pipe, to a process that may read no more."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        handle = self._process.stdin.fileno()
+        os.set_blocking(handle, False)
+        until_s = time.monotonic() + wait_s
+        ready = select.poll()
+        ready.register(handle, select.POLLOUT)
+        view = memoryview(data)
+        while view:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or not ready.poll(left_s * 1000):
+                raise _HungError(f"no answer in {wait_s:.0f} s")
+            with contextlib.suppress(BlockingIOError):
+                view = view[os.write(handle, view) :]
 
     def _read(self, size: int, wait_s: float) -> bytearray:
         """So many bytes, or an exception."""

@@ -113,6 +113,25 @@ def test_a_kill_in_the_middle_of_the_work_loses_nothing(decoder, videos):
     assert {i: bytes_of(made) for i, made in again.items()} == {i: bytes_of(made) for i, made in whole.items()}
 
 
+def test_kills_at_several_places_of_one_file_never_divide_its_request(decoder, videos, monkeypatch):
+    asked = request("long.mp4", *[(float(i), i + 1.5) for i in range(9)])
+    after, wanted = iter([2, 5, 7]), []
+    honest = Decoder._ask
+
+    def ask(self, some, work):
+        wanted.append(some)
+        last = next(after, None)
+        for count, answer in enumerate(honest(self, some, work), start=1):
+            yield answer
+            if count == last:
+                raise _DiedError("it was ended by SIGKILL")
+
+    monkeypatch.setattr(Decoder, "_ask", ask)
+    made = results(decoder, asked, job(videos))
+    assert all(isinstance(clip, StoredClip) for clip in made.values())
+    assert wanted == [asked] * 4  # What a clip's sound is to the last bit depends on what is asked for with it.
+
+
 def test_a_decoder_that_hangs_is_ended_and_its_clip_too_slow(decoder, videos, monkeypatch):
     monkeypatch.setattr(decoder_module, "GRACE_S", 0.5)
     strike(decoder, signal.SIGSTOP, monkeypatch, lambda r: True)
@@ -203,3 +222,11 @@ def test_what_a_damaged_decoder_says_is_a_crash_and_takes_no_memory(decoder, vid
     monkeypatch.setattr(Decoder, "_read", read)
     with pytest.raises(_DiedError, match="made no sense"):
         decoder._read_json(1.0)
+
+
+def test_a_request_larger_than_the_pipe_to_a_process_that_reads_nothing_is_given_up(decoder, videos, monkeypatch):
+    monkeypatch.setattr(decoder_module, "GRACE_S", 0.2)
+    strike(decoder, signal.SIGSTOP, monkeypatch, lambda r: True)
+    asked = request("a.mp4", *[(i / 1000, i / 1000 + 0.1) for i in range(3000)])
+    made = results(decoder, asked, job(videos, max_decode_s=0.3))
+    assert {clip.reason for clip in made.values()} == {"too-slow"}
