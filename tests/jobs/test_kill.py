@@ -2,8 +2,7 @@ import random
 
 import pytest
 
-from benchmarks.kills import make_reference, run_with_kill, temporary_files
-from benchmarks.nodes import simulated_nodes
+from benchmarks.kills import make_reference, run_with_kill
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +20,3 @@ def test_a_kill_changes_no_byte_and_leaves_nothing_behind(reference, kind, momen
     assert outcome.untouched, outcome
     assert outcome.leftovers == ()
     assert outcome.recovered or kind == "driver"
-
-
-def test_a_killed_node_changes_no_byte_and_leaves_nothing_behind(reference):
-    with simulated_nodes(2, temporary=temporary_files(reference)) as nodes:
-        outcome = run_with_kill(reference, "node", moment=0.4, rng=random.Random(0), nodes=nodes)
-    assert outcome.hit
-    assert outcome.recovered, outcome
-    assert outcome.identical, outcome
-    assert outcome.untouched, outcome
-    assert outcome.leftovers == ()

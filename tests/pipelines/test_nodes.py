@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from benchmarks.job import ROOT, checksums, environment, preprocess_command
-from benchmarks.kills import CLIPS_PER_SHARD, make_reference, run_with_kill
+from benchmarks.kills import CLIPS_PER_SHARD, make_reference, run_with_kill, temporary_files
 from benchmarks.nodes import simulated_nodes
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,10 @@ def test_any_number_of_nodes_gives_the_same_bytes(reference, count, tmp_path):
 
 
 def test_a_node_that_dies_midway_gives_the_same_bytes(reference):
-    with simulated_nodes(3) as nodes:
+    with simulated_nodes(3, temporary=temporary_files(reference)) as nodes:
         outcome = run_with_kill(reference, "node", moment=0.3, rng=random.Random(1), nodes=nodes)
     assert outcome.hit
+    assert outcome.recovered, outcome
     assert outcome.identical, outcome
     assert outcome.untouched, outcome
+    assert outcome.leftovers == ()
