@@ -25,7 +25,7 @@ SAFE_OPTIONS = {
 }
 
 UNAVAILABLE_ERRNOS = frozenset({errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE})
-"""Errors that say nothing about the file; EIO and ENOMEM are not among them, for demuxers return these for damage."""
+"""Errors that say nothing about the file; EIO is not among them, for demuxers return it for damage."""
 
 NO_TIMESTAMPS = 0x80
 """FFmpeg's flag of containers without any time stamps, such as a bare MPEG-4 stream; their frames are counted."""
@@ -51,6 +51,8 @@ class MediaFile:
         try:
             self._container = av.open("file:" + os.path.abspath(self._path), options=SAFE_OPTIONS)
         except FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error  # Asked again in a fresh process, it says whether it was the file's fault.
             if error.errno in UNAVAILABLE_ERRNOS:
                 raise UnavailableError(f"it cannot be opened now: {error.strerror}") from None
             raise UnreadableError(f"FFmpeg cannot open it: {error.strerror}") from None

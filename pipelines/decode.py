@@ -1,9 +1,9 @@
 """A media file in, arrays of its spans out: one pass over the file, however many spans are asked for.
 
 Spans near each other are read in one go and each frame is decoded once for all of them; across a longer gap the file
-is sought by keyframe. What is asked for together changes no frame of a span, and of its sound at most the rounding:
-some decoders of sound begin with another one after a seek. Sizes, lengths and time are limited before memory is spent.
-A damaged packet costs itself, not the clip; what was skipped is said in ``DecodedClip.notes``.
+is sought by keyframe. What is asked for together changes no frame of a span, and of its sound at most the noise that
+AAC and AC-3 decoders make up, which depends on where they began. Sizes, lengths and time are limited before memory is
+spent. A damaged packet costs itself, not the clip; what was skipped is said in ``DecodedClip.notes``.
 
     asked for       |--- a ---|   |-- b --|                                  |-- c --|
                         |----- d -----|

@@ -10,6 +10,7 @@ Errors:
     └── DecoderCrashError                                                                       isolation
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, fields
@@ -129,6 +130,10 @@ class DecodeLimits:
                 raise ValueError(f"limits.{part.name} must be above 0, got {value}")
 
 
+NO_SUCH_PATH = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP})
+"""Errors of a path that nothing can be at, now or later."""
+
+
 def resolve(root: str, uri: str) -> str:
     """The real path of a manifest's ``uri``, once it is known to be a regular file below ``root``."""
     if "\0" in uri or os.path.isabs(uri) or ".." in uri.replace("\\", "/").split("/"):
@@ -142,6 +147,8 @@ def resolve(root: str, uri: str) -> str:
     except FileNotFoundError:
         raise MissingFileError(f"{uri!r} does not exist below the video root") from None
     except OSError as error:
+        if error.errno in NO_SUCH_PATH:
+            raise MissingFileError(f"{uri!r} cannot be the path of a file: {error.strerror}") from None
         raise UnavailableError(f"{uri!r} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(mode):
         # Opening a pipe would block for ever.

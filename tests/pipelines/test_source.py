@@ -31,3 +31,10 @@ def test_what_is_not_a_regular_file_is_never_opened(tmp_path):
             resolve(str(tmp_path), name)
     with pytest.raises(MissingFileError, match=r"nothing\.mp4"):
         resolve(str(tmp_path), "nothing.mp4")
+
+
+def test_a_path_that_nothing_can_be_at_is_missing_and_not_tried_for_ever(tmp_path):
+    (tmp_path / "file.mp4").write_bytes(b"x")
+    for uri in ("a" * 300 + ".mp4", "file.mp4/b.mp4"):
+        with pytest.raises(MissingFileError):
+            resolve(str(tmp_path), uri)
