@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
-from pipelines.audio import AudioJoiner
 from pipelines.container import MediaFile, flush
-from pipelines.picture import Scaler, VideoPicker
+from pipelines.picture import Scaler
 from pipelines.source import DecodeError, DecodeLimits, TooSlowError
 from pipelines.take import Kind, SpanResult, Take
 from schemas.features import RgbSpec
@@ -32,9 +31,9 @@ class Clock:
 
     def time_s(self, frame: Any) -> float | None:
         """None: a frame to leave out."""
-        last_s = self._last_s
-        if frame.time is not None:
-            now_s = float(frame.time) - self._zero_s
+        last_s, stamp_s = self._last_s, frame.time
+        if stamp_s is not None:
+            now_s = float(stamp_s) - self._zero_s
         elif last_s is not None:
             now_s = last_s + self._gap_s
         elif self._untimed:
@@ -61,6 +60,8 @@ class Pass:
         self.overshot = False
         self._file, self._limits, self._rate_hz = file, limits, rate_hz
         self._pending, self._active = deque(takes), list[Take]()
+        self._ready: list[SpanResult] = []
+        self._first_end_s = np.inf  # Of the active takes: far beyond it, a stream must be looked at.
         self._last: Any = None
         self._last_s = 0.0
         rate = (file.video.average_rate or file.video.guessed_rate or 25) if file.video is not None else 25
@@ -78,7 +79,8 @@ class Pass:
         deadline_s = time.monotonic() + self._limits.max_decode_s
         for packet in self._file.packets():
             if time.monotonic() > deadline_s:
-                yield from self._give_up()
+                self._give_up()
+                yield from self._ready
                 return
             if packet is None:
                 kind: Kind = "audio" if self._file.video is None else "video"
@@ -88,27 +90,29 @@ class Pass:
             kind = packet.stream.type
             if kind in closed:
                 continue
-            yield from self._push(packet, kind)
+            self._push(packet, kind)
             if sought and any(take.video is not None and take.video.overshot for take in self._active):
                 self.overshot, self.left = True, [*self._active, *self._pending]
+                yield from self._ready
                 return
-            if self._past(packet, kind):
+            when_s = self._file.time_s(packet) - PAST_MARGIN_S
+            if when_s > self._first_end_s and self._unserved(when_s, kind):
                 closed.add(kind)
-                yield from self._end_stream(packet, kind)
-            results = list(self._completed())
-            if results:
+                self._end_stream(packet, kind)
+            if self._ready:
+                yield from self._ready
+                self._ready = []
                 deadline_s = time.monotonic() + self._limits.max_decode_s
-            yield from results
             if not self._active and not self._pending:
                 return
-        yield from self._begin(np.inf)
+        self._begin(np.inf)
+        yield from self._ready
         for take in self._active:
             yield take.result(rate_hz=self._rate_hz)
 
-    def _push(self, packet: Any, kind: Kind) -> Iterator[SpanResult]:
+    def _push(self, packet: Any, kind: Kind) -> None:
         """Decode a packet for every take that wants it; one that cannot be decoded is counted by those it concerns."""
-        wanted = [sink for sink in (take.sink(kind) for take in self._active) if sink is not None and not sink.done]
-        if not wanted and not self._pending:
+        if not self._pending and not any(take.wants(kind) for take in self._active):
             return  # A stream that is done is no longer decoded.
         try:
             frames = packet.decode()
@@ -116,73 +120,82 @@ class Pass:
             if error.errno == errno.ENOMEM:
                 raise MemoryError from error  # Skipping the packet would make the clip depend on what ran before it.
             when_s = self._file.time_s(packet)
-            yield from self._begin(when_s)
+            self._begin(when_s)
             for take in [*self._active, *self._pending]:
-                sink = take.sink(kind)
                 near = when_s >= take.start_s - SEEK_MARGIN_S or when_s == -np.inf
-                if sink is not None and not sink.done and near:
+                if take.wants(kind) and near:
                     take.damaged[kind] += 1
             return
+        clock = self._clocks[kind]
         for frame in frames:
-            shown_s = self._clocks[kind].time_s(frame)
+            shown_s = clock.time_s(frame)
             if shown_s is None:
                 continue
-            lasts_s = 0.0 if kind == "video" else frame.samples / frame.sample_rate
-            yield from self._begin(shown_s + lasts_s)
-            for take in list(self._active):
-                sink = take.sink(kind)
-                if sink is not None and not sink.done:
-                    yield from self._feed(take, sink, frame, shown_s)
+            if self._pending:
+                self._begin(shown_s + (0.0 if kind == "video" else frame.samples / frame.sample_rate))
+            for take in tuple(self._active):
+                if take.wants(kind):
+                    self._feed(take, kind, frame, shown_s)
             if kind == "video":
                 self._last, self._last_s = frame, shown_s
 
-    def _feed(self, take: Take, sink: VideoPicker | AudioJoiner, frame: Any, time_s: float) -> Iterator[SpanResult]:
+    def _feed(self, take: Take, kind: Kind, frame: Any, time_s: float) -> None:
+        """Give a take a frame that it wants."""
+        sink = take.sink(kind)
+        assert sink is not None
         try:
             sink.push(frame, time_s)
         except DecodeError as error:
-            self._active.remove(take)
-            yield SpanResult(index=take.index, clip=error)
+            self._remove(take)
+            self._ready.append(SpanResult(index=take.index, clip=error))
+        else:
+            if sink.done and take.complete:
+                self._finish(take)
 
-    def _begin(self, until_s: float) -> Iterator[SpanResult]:
+    def _begin(self, until_s: float) -> None:
         """Activate the takes that start at or before a time; each is given the frame on screen at its start."""
         while self._pending and self._pending[0].start_s <= until_s:
             take = self._pending.popleft()
             self._active.append(take)
+            self._first_end_s = min(self._first_end_s, take.end_s)
             if take.video is not None and self._last is not None:
-                yield from self._feed(take, take.video, self._last, self._last_s)
+                self._feed(take, "video", self._last, self._last_s)
 
-    def _completed(self) -> Iterator[SpanResult]:
-        for take in [take for take in self._active if take.complete]:
-            self._active.remove(take)
-            yield take.result(rate_hz=self._rate_hz)
+    def _finish(self, take: Take) -> None:
+        self._remove(take)
+        self._ready.append(take.result(rate_hz=self._rate_hz))
 
-    def _past(self, packet: Any, kind: Kind) -> bool:
-        """Whether a stream has gone so far beyond a take that damaged or untimed frames are all it will get."""
-        when_s = self._file.time_s(packet) - PAST_MARGIN_S
-        sinks = [take.sink(kind) for take in self._active if when_s > take.end_s]
-        return any(sink is not None and not sink.done for sink in sinks)
+    def _remove(self, take: Take) -> None:
+        self._active.remove(take)
+        self._first_end_s = min((other.end_s for other in self._active), default=np.inf)
 
-    def _end_stream(self, packet: Any, kind: Kind) -> Iterator[SpanResult]:
+    def _unserved(self, when_s: float, kind: Kind) -> bool:
+        """Whether a take that ended before a time still waits: damaged or untimed frames are all it will get."""
+        return any(when_s > take.end_s and take.wants(kind) for take in self._active)
+
+    def _end_stream(self, packet: Any, kind: Kind) -> None:
         """Take what a stream's decoder still holds. Flushed, it gives no more: takes that need more are left."""
         when_s = self._file.time_s(packet) - PAST_MARGIN_S
-        yield from self._push(flush(packet.stream), kind)
-        for take in list(self._active):
+        self._push(flush(packet.stream), kind)
+        for take in tuple(self._active):
             sink = take.sink(kind)
             if sink is None or sink.done:
                 continue
             if when_s > take.end_s:
                 sink.done = True
+                if take.complete:
+                    self._finish(take)
             else:
-                self._active.remove(take)
+                self._remove(take)
                 self.left.append(take)
         self.left = sorted([*self.left, *self._pending], key=lambda take: (take.start_s, take.end_s))
         self._pending.clear()
 
-    def _give_up(self) -> Iterator[SpanResult]:
+    def _give_up(self) -> None:
         """Out of time: the takes being read fail, those not begun get a pass of their own."""
         if not self._active:
             self._active.append(self._pending.popleft())
         for take in self._active:
             error = TooSlowError(f"decoding took more than {self._limits.max_decode_s:g} s")
-            yield SpanResult(index=take.index, clip=error)
+            self._ready.append(SpanResult(index=take.index, clip=error))
         self.left = [*self.left, *self._pending]

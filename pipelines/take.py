@@ -78,6 +78,11 @@ class Take:
         """What gathers a stream's frames; None when the file has no such stream or none is wanted."""
         return self.video if kind == "video" else self.audio
 
+    def wants(self, kind: Kind) -> bool:
+        """Whether more frames of a stream are wanted."""
+        sink = self.video if kind == "video" else self.audio
+        return sink is not None and not sink.done
+
     @property
     def complete(self) -> bool:
         """Whether no more frames are wanted."""
