@@ -23,7 +23,7 @@ from pipelines.messages import Part
 from pipelines.picture import check_size
 from pipelines.reading import SEEK_MARGIN_S, Pass
 from pipelines.source import DecodeError, DecodeLimits
-from pipelines.take import DecodedClip, Span, SpanResult, Take
+from pipelines.take import Span, SpanResult, Take
 from schemas.features import RgbSpec
 
 GAP_S = 3.0
@@ -58,23 +58,6 @@ def decode_spans(
             check_size(file.video.codec_context.width, file.video.codec_context.height, limits)
         for group in _groups(takes, gap_s=GAP_S if file.seekable else np.inf):
             yield from _read(file, group, rgb=rgb, rate_hz=sample_rate_hz, limits=limits)
-
-
-def decode_clip(
-    path: str,
-    *,
-    start_s: float | None,
-    end_s: float | None,
-    rgb: RgbSpec,
-    sample_rate_hz: int,
-    limits: DecodeLimits | None = None,
-) -> DecodedClip:
-    """The frames and sound of one span; raises the `DecodeError` that ends it."""
-    span = Span(start_s=start_s, end_s=end_s)
-    (result,) = decode_spans(path, [span], rgb=rgb, sample_rate_hz=sample_rate_hz, limits=limits)
-    if isinstance(result.clip, DecodeError):
-        raise result.clip
-    return result.clip
 
 
 def _groups(takes: list[Take], *, gap_s: float) -> Iterator[list[Take]]:

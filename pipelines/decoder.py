@@ -100,7 +100,7 @@ class Decoder:
     """A decoder process, started when it is needed and again after it has died."""
 
     def __init__(self) -> None:
-        self.versions: dict[str, str] = {}
+        self._versions: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch = ""
 
@@ -124,6 +124,12 @@ class Decoder:
             made = alone[0].made
             hangs += isinstance(made, ClipFailure) and made.reason == TooSlowError.reason
 
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that decide the stored values, as the process has them."""
+        if not self._versions:
+            self._start()
+        return self._versions
+
     def _try(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
         """Answers for the clips of a request, asked for together, and again in a fresh process if that died.
 
@@ -135,8 +141,8 @@ class Decoder:
         while max(ends.values(), default=0) < ATTEMPTS and ends.total() < MAX_ATTEMPTS:
             answered = 0
             try:
-                # All of them again, answered or not: what is asked for together is decoded together, and a decoder's
-                # rounding may depend on where it began.
+                # All of them again, answered or not: what is asked for together is decoded together, and the noise that
+                # some sound decoders make up depends on where they began.
                 for answer in self._ask(request, job):
                     answered += 1
                     if _may_be_ours(answer):
@@ -160,10 +166,7 @@ class Decoder:
 
     def _ask(self, request: SourceRequest, job: DecodeJob) -> Iterator[Answer]:
         """The answers of the process, as they come."""
-        try:
-            self._started()
-        except DecoderStartError:
-            self._started()  # It may have been killed from outside.
+        self._start()
         asked = {
             "request": request_to_json(request),
             "videos": job.videos,
@@ -205,6 +208,13 @@ class Decoder:
             # A damaged decoder may say anything.
             raise _DiedError(f"its answer made no sense: {error}") from error
 
+    def _start(self) -> None:
+        """Have a process that runs; one that dies while it starts may have been killed from outside."""
+        try:
+            self._started()
+        except DecoderStartError:
+            self._started()
+
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
@@ -223,7 +233,7 @@ class Decoder:
                 with contextlib.suppress(OSError):  # Over the user's quota a pipe keeps its usual size.
                     fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             try:
-                self.versions = self._read_json(START_S)["versions"]
+                self._versions = self._read_json(START_S)["versions"]
             except (_DiedError, _HungError) as trouble:
                 self.close()
                 raise DecoderStartError(

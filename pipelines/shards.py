@@ -109,7 +109,7 @@ def _write_all(store: Store, name: str, rows: pa.Table, job: ShardJob) -> pa.Tab
             checksums={file: sha256_of(paths[f"{name}/{file}"]) for file in files},
             sizes={file: os.path.getsize(paths[f"{name}/{file}"]) for file in files},
             limits=asdict(job.limits),
-            versions=shared_decoder().versions,
+            versions=shared_decoder().versions(),
         )
     store.write(f"{name}/{DONE_FILE}", done.dumps().encode())
     return ledger_table
@@ -143,7 +143,7 @@ def _add(store: Store, name: str, modalities: tuple[Modality, ...], done: ShardD
             specs={**done.specs, **{m: job.features.describe(m) for m in modalities}},
             checksums={**done.checksums, **{file: sha256_of(paths[f"{name}/{file}"]) for file in files}},
             sizes={**done.sizes, **{file: os.path.getsize(paths[f"{name}/{file}"]) for file in files}},
-            versions=shared_decoder().versions,
+            versions=shared_decoder().versions(),
         )
     store.write(f"{name}/{DONE_FILE}", done.dumps().encode())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.container import MediaFile
-from pipelines.decode import decode_clip
+from pipelines.decode import decode_spans
 from pipelines.source import (
     BadSpanError,
     DecodeError,
@@ -19,6 +19,7 @@ from pipelines.source import (
     UnreadableError,
     resolve,
 )
+from pipelines.take import Span
 from schemas.features import RgbSpec
 from tests.media import gray_level, steady, tone, write_media
 
@@ -26,7 +27,11 @@ EXACT = RgbSpec(fps=10.0, fixed_size_px=(48, 64))
 
 
 def decode(path, *, start_s=None, end_s=None, rgb=EXACT, limits=None):
-    return decode_clip(str(path), start_s=start_s, end_s=end_s, rgb=rgb, sample_rate_hz=16_000, limits=limits)
+    span = Span(start_s=start_s, end_s=end_s)
+    (result,) = decode_spans(str(path), [span], rgb=rgb, sample_rate_hz=16_000, limits=limits)
+    if isinstance(result.clip, DecodeError):
+        raise result.clip
+    return result.clip
 
 
 def levels(clip):

@@ -201,7 +201,7 @@ def test_downloads_of_a_process_that_died_are_removed(decoder, videos, monkeypat
 
 def test_versions_are_those_of_the_process_that_computes(decoder, videos):
     results(decoder, request("a.mp4"), job(videos))
-    assert {"av", "numpy", "opencv", "pyarrow", "torch", "torchaudio", "libavcodec"} == set(decoder.versions)
+    assert {"av", "numpy", "opencv", "pyarrow", "torch", "torchaudio", "libavcodec"} == set(decoder.versions())
 
 
 def test_a_decoder_that_cannot_be_started_is_no_fault_of_the_clips(decoder, videos, monkeypatch):

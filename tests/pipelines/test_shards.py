@@ -6,9 +6,11 @@ from dataclasses import replace
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipelines.annotations import parse_csv
+from pipelines.decoder import Decoder
 from pipelines.preflight import build
 from pipelines.shards import LostClipError, ShardJob, write_shard
 from pipelines.source import DecodeLimits
@@ -189,3 +191,12 @@ def test_a_clip_without_what_is_asked_for_is_a_null(videos, rows, tmp_path):
     assert [(r["status"], r["message"]) for r in ledger if r["uri"] == "mute.mkv"] == [("ok", "no sound")]
     done = find_done(Store(str(tmp_path)), "train/00000")
     assert (done.clips, done.present) == (4, {"logmel": 3})
+
+
+def test_a_shard_says_its_versions_whatever_its_worker_had_to_decode(videos, rows, tmp_path, monkeypatch):
+    failing = rows.filter(pc.equal(rows["uri"], "corrupt.mp4"))
+    write_shard("train/00000", failing, job(videos, tmp_path / "once"))
+    write_shard("train/00000", failing, job(videos, tmp_path / "grown", replace(FEATURES, modalities=("rgb",))))
+    monkeypatch.setattr("pipelines.decoder._decoder", Decoder())  # As in a worker that has not decoded anything yet.
+    write_shard("train/00000", failing, job(videos, tmp_path / "grown"))
+    assert files_of(tmp_path / "grown/train/00000") == files_of(tmp_path / "once/train/00000")
