@@ -1,11 +1,13 @@
 """Gradient-Blending: the method, its networks and their training."""
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import BlendConfig, ComputeConfig, InputConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.data import RunData, load_run_data
-from gblend.loop import Position, blended_loss, train
+from gblend.loop import Position, train
+from gblend.loss import blended_loss
+from gblend.methods import RunSpec
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
-from gblend.runner import Runner, RunSpec
+from gblend.runner import Runner
 
 __all__ = [
     "BlendConfig",
@@ -13,6 +15,7 @@ __all__ = [
     "BlendWeights",
     "ComputeConfig",
     "InputConfig",
+    "LossConfig",
     "LossPair",
     "ModelConfig",
     "OptimConfig",

@@ -91,14 +91,14 @@ class ModelConfig:
 class OptimConfig:
     """Optimiser and learning-rate schedule; probes use the same at the same epoch, with fresh state."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "adam", "adagrad"] = "sgd"
     """``sgd`` has momentum."""
     learning_rate: float = 0.01
-    """Peak, for the whole batch of all workers together."""
-    momentum: float = 0.9
-    """Of ``sgd``."""
+    """Peak, for the whole batch of all workers together: their number does not change it."""
+    momentum: float | None = None
+    """Of ``sgd``; none: 0.9. The others have none to set."""
     weight_decay: float = 1e-4
-    """L2 penalty (``sgd``) or decoupled decay (``adamw``)."""
+    """Decoupled decay (``adamw``) or L2 penalty (the others)."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     """``step`` multiplies by 0.1 at each of ``milestones``."""
     milestones: tuple[int, ...] = ()
@@ -108,7 +108,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.learning_rate < math.inf, "optim.learning_rate", "positive", self.learning_rate)
-        _require(0.0 <= self.momentum < 1.0, "optim.momentum", "in [0, 1)", self.momentum)
+        _require(0.0 <= (self.momentum or 0.0) < 1.0, "optim.momentum", "in [0, 1)", self.momentum)
+        if self.momentum is not None and self.name != "sgd":
+            raise ValueError(
+                f"optim.momentum ({self.momentum}) is a setting of sgd, and {self.name} would ignore it; leave it out, "
+                "or set it to None where the recipe gives it"
+            )
         for name in ("weight_decay", "warmup_epochs"):
             _require(0.0 <= getattr(self, name) < math.inf, f"optim.{name}", "at least 0", getattr(self, name))
         _require(min(self.milestones, default=0) >= 0, "optim.milestones", "at least 0", list(self.milestones))
@@ -118,6 +123,26 @@ class OptimConfig:
                 f"milestones {list(self.milestones)}; give both or neither"
             )
         _require_choices(self, "optim.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Cross-entropy as it is trained on. Measured losses, and with them O and G, stay plain."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    class_weights: Literal["equal", "balanced"] | tuple[float, ...] = "equal"
+    """What a clip of each class counts. ``balanced``: in inverse proportion to the class's clips in T, 1 on average
+    over the clips. Or a number per class, in the order of the data set's classes."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.label_smoothing < 1.0, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        given = self.class_weights
+        if isinstance(given, str):
+            _require(given in ("equal", "balanced"), "loss.class_weights", "equal, balanced or numbers", repr(given))
+        else:
+            valid = len(given) > 0 and all(0.0 < weight < math.inf for weight in given)
+            _require(valid, "loss.class_weights", "a positive number for every class", list(given))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +161,18 @@ class BlendConfig:
     """``none`` is the paper. ``standard-error`` replaces O^2 by max(O^2, SE^2)."""
     fixed_weights: tuple[float, ...] = ()
     """Weights of the method ``fixed``: one per modality, then the fused head; used as they are, whatever their sum."""
+    probe_pass: Literal["shared", "sequential"] = "shared"
+    """The k+1 probes of a super-epoch train on the same batches, each decoded once; or one probe after another, which
+    holds one network at a time in memory. The weights are the same."""
+    probe_fraction: float = 1.0
+    """Share of T that the probes of ``online`` train on: stratified, whole groups, seeded. T' lies in it."""
+    reuse: Literal["none", "offline"] = "none"
+    """``offline``: the first super-epoch of ``online`` takes its weights from the estimate of ``offline``, whose
+    full-length probes are runs of the comparison anyway."""
+    refit_epochs: int = 2
+    """After a run of all heads, train a new fused head on its frozen trunks for so long and score it too; 0: do not."""
+    ogm_alpha: float = 0.5
+    """How strongly ``ogm-ge`` slows the modality that is ahead: its gradient is multiplied by 1 - tanh(alpha ratio)."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.holdout_share < 0.5, "blend.holdout_share", "in (0, 0.5)", self.holdout_share)
@@ -143,6 +180,9 @@ class BlendConfig:
             _require(getattr(self, name) >= least, f"blend.{name}", f"at least {least}", getattr(self, name))
         valid = all(0.0 <= weight < math.inf for weight in self.fixed_weights)
         _require(valid, "blend.fixed_weights", "finite and not negative", list(self.fixed_weights))
+        _require(0.0 < self.probe_fraction <= 1.0, "blend.probe_fraction", "in (0, 1]", self.probe_fraction)
+        _require(self.refit_epochs >= 0, "blend.refit_epochs", "at least 0", self.refit_epochs)
+        _require(0.0 < self.ogm_alpha < math.inf, "blend.ogm_alpha", "positive", self.ogm_alpha)
         _require_choices(self, "blend.")
 
 
@@ -168,6 +208,8 @@ class TrainConfig:
     """Optimiser."""
     blend: BlendConfig = field(default_factory=BlendConfig)
     """Weight estimation."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Training loss."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -21,6 +21,9 @@ import fsspec
 FUSED = "fused"
 """Name of the head that reads all modalities; every other head is named after its modality."""
 
+REFIT = "refit"
+"""Name, among a run's scores, of a fused head trained anew on the run's frozen trunks."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadScore:
@@ -102,7 +105,7 @@ class RunResult:
     epochs: int
     """Epochs of the main run."""
     scores: dict[str, dict[str, HeadScore]]
-    """Per split (val, test), per head."""
+    """Per split (val, test), per head, and `REFIT` where a fused head was trained anew."""
     train_clips: int
     """Clips in T."""
     heldout_clips: int
@@ -119,6 +122,11 @@ class RunResult:
     """Wall time of this run itself, evaluation included."""
     workers: int
     """Training processes; BatchNorm sees the batch in so many parts."""
+    kept_epoch: int | None = None
+    """Of ``early-stop``: the epoch whose parameters the run ends with. None: the last one."""
+    refit_epochs: int = 0
+    """Epochs a new fused head was trained on the frozen trunks, on top of ``branch_epochs``: one forward pass of the
+    trunks per clip, and no backward pass through them. 0: none was."""
 
 
 def to_json(record: Any) -> Any:

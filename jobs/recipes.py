@@ -48,7 +48,6 @@ def paper_r3d50() -> TrainConfig:
         optim=OptimConfig(
             name="sgd",
             learning_rate=0.08,  # 0.01 for each of 8 workers
-            momentum=0.9,
             weight_decay=1e-4,
             schedule="step",
             milestones=(20, 30, 40),

@@ -14,8 +14,9 @@ from gblend.config import BlendConfig, OptimConfig
 from gblend.estimate import ProbeLosses, estimate
 from gblend.loop import Position, train
 from gblend.measure import measure
+from gblend.methods import RunSpec
 from gblend.model import make_model
-from gblend.runner import Runner, RunSpec
+from gblend.runner import Runner
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")

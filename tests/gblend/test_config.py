@@ -1,10 +1,11 @@
 """Settings that make no sense are refused by name, value and what would be allowed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import BlendConfig, ComputeConfig, InputConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from jobs.recipes import RECIPES
 
 NAN = float("nan")
@@ -45,6 +46,13 @@ def train_config(**changes) -> TrainConfig:
         (BlendConfig, {"next_epochs": 0}, "blend.next_epochs must be at least 1, got 0"),
         (BlendConfig, {"fixed_weights": (1.0, -0.5)}, r"blend.fixed_weights must be finite and not .*\[1.0, -0.5\]"),
         (BlendConfig, {"fixed_weights": (NAN,)}, r"blend.fixed_weights must be finite and not negative, got \[nan\]"),
+        (BlendConfig, {"probe_fraction": 0.0}, r"blend.probe_fraction must be in \(0, 1\], got 0.0"),
+        (BlendConfig, {"probe_fraction": 1.5}, r"blend.probe_fraction must be in \(0, 1\], got 1.5"),
+        (BlendConfig, {"refit_epochs": -1}, "blend.refit_epochs must be at least 0, got -1"),
+        (BlendConfig, {"ogm_alpha": 0.0}, "blend.ogm_alpha must be positive, got 0.0"),
+        (LossConfig, {"label_smoothing": 1.0}, r"loss.label_smoothing must be in \[0, 1\), got 1.0"),
+        (LossConfig, {"class_weights": ()}, r"loss.class_weights must be a positive number for every class, got \[\]"),
+        (LossConfig, {"class_weights": (1.0, 0.0)}, r"loss.class_weights must be a positive number .*\[1.0, 0.0\]"),
         (train_config, {"epochs": 0}, "epochs must be at least 1, got 0"),
         (train_config, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (ComputeConfig, {"workers": 0}, "workers must be at least 1, got 0"),
@@ -65,9 +73,12 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         (InputConfig, {"flip": "vertical"}, "input.flip must be one of none, horizontal, got 'vertical'"),
         (ModelConfig, {"visual_block": "wide"}, "model.visual_block must be one of basic, bottleneck, got 'wide'"),
         (ModelConfig, {"audio_block": "wide"}, "model.audio_block must be one of basic, bottleneck, got 'wide'"),
-        (OptimConfig, {"name": "adam"}, "optim.name must be one of sgd, adamw, got 'adam'"),
+        (OptimConfig, {"name": "lion"}, "optim.name must be one of sgd, adamw, adam, adagrad, got 'lion'"),
         (OptimConfig, {"schedule": "linear"}, "optim.schedule must be one of constant, cosine, step, got 'linear'"),
         (BlendConfig, {"overfitting_floor": "se"}, "blend.overfitting_floor must be one of none, standard-error"),
+        (BlendConfig, {"probe_pass": "both"}, "blend.probe_pass must be one of shared, sequential, got 'both'"),
+        (BlendConfig, {"reuse": "online"}, "blend.reuse must be one of none, offline, got 'online'"),
+        (LossConfig, {"class_weights": "even"}, "loss.class_weights must be equal, balanced or numbers, got 'even'"),
         (train_config, {"missing": "skip"}, "missing must be one of drop, zero, got 'skip'"),
         (train_config, {"modalities": ("audio",)}, "modalities must be among rgb, flow, logmel, got 'audio'"),
     ],
@@ -101,3 +112,18 @@ def test_configurations_cannot_be_changed():
 def test_milestones_that_would_be_ignored_or_missed_are_refused(given):
     with pytest.raises(ValueError, match=r"optim\.milestones are the drops of schedule step, and of no other; got"):
         OptimConfig(**given)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "adagrad"])
+def test_momentum_is_refused_by_optimisers_that_would_ignore_it(name):
+    with pytest.raises(
+        ValueError, match=rf"optim.momentum \(0.5\) is a setting of sgd, and {name} would ignore it; leave"
+    ):
+        OptimConfig(name=name, momentum=0.5)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("name", ["sgd", "adamw", "adam", "adagrad"])
+def test_every_recipe_takes_every_optimiser(recipe, name):
+    optim = RECIPES[recipe]().optim
+    assert replace(optim, name=name).name == name
