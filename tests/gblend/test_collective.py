@@ -10,9 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from gblend import collective
-from gblend.config import BlendConfig, OptimConfig
+from gblend.config import BlendConfig, LossConfig, OptimConfig
 from gblend.estimate import ProbeLosses, estimate
-from gblend.loop import Position, train
+from gblend.loop import Learner, Position, make_optimizer, train, train_together
+from gblend.loss import LearnedWeights
 from gblend.measure import measure
 from gblend.methods import RunSpec
 from gblend.model import make_model
@@ -24,6 +25,9 @@ ABSENT = {"logmel": [0, 3, 4]}
 """Clips without sound, so that workers' shares of a batch differ in what they can count."""
 
 ZERO_BUT_ONE = {"rgb": 0.0, "flow": 0.0, "logmel": 1.0, "fused": 0.0}
+STEPS = ("blend", "weighted", "learned", "modulated", "probes")
+"""Ways to train: a blend, with class weights, with learned weights, with modulated gradients, branches side by side."""
+
 TWO_EPOCHS = Position(start_epoch=0, epochs=2)
 
 
@@ -41,15 +45,36 @@ def trained(weights: dict[str, float]) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def one_sgd_step() -> dict[str, torch.Tensor]:
+def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
     """All clips in one batch, without dropout or BatchNorm's batch statistics: the shares must not matter."""
-    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"))
-    network = joint()
-    network.heads["fused"][0].p = 0.0
-    network.train = lambda mode=True: type(network).train(network, False)  # type: ignore[method-assign]
-    weights = {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
-    train(network, odd_data(), config, weights=weights, position=Position(start_epoch=0, epochs=1), seed=0)
-    return dict(network.named_parameters())
+    loss = LossConfig(label_smoothing=0.1, class_weights=(0.2, 1.0, 3.0) if kind == "weighted" else "equal")
+    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"), loss=loss)
+    networks = {"blend": joint()}
+    if kind == "probes":
+        networks = {head: joint().branch(head) for head in HEADS}
+    if kind == "modulated":
+        networks = {"fused": joint().branch("fused")}
+    learned = LearnedWeights(HEADS)
+    weights = learned if kind == "learned" else {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
+    learners = []
+    for name, network in networks.items():
+        if "fused" in network.head_names:
+            network.heads["fused"][0].p = 0.0
+        # Frozen in eval mode, whoever asks for training.
+        network.train = lambda mode=True, network=network: type(network).train(network, False)  # type: ignore
+        learners.append(
+            Learner(
+                model=network,
+                weights=weights if name == "blend" else {name: 1.0},
+                optimizer=make_optimizer(network, config, learned if kind == "learned" else None),
+                ogm_alpha=0.5 if kind == "modulated" else None,
+            )
+        )
+    train_together(learners, odd_data(), config, position=Position(start_epoch=0, epochs=1), seed=0)
+    found = {
+        f"{name}.{key}": values for name, network in networks.items() for key, values in network.named_parameters()
+    }
+    return {**found, "log_variance": learned.log_variance}
 
 
 def measured(network) -> dict[str, np.ndarray]:
@@ -93,7 +118,7 @@ def everything(directory: Path) -> dict:
     return {
         "measured": measured(joint()),
         "estimated": estimated(),
-        "step": one_sgd_step(),
+        "step": {kind: one_sgd_step(kind) for kind in STEPS},
         "trained": trained(dict.fromkeys(HEADS, 0.25)),
         "zero": trained(ZERO_BUT_ONE),
         "averaged": averaged(),
@@ -130,9 +155,10 @@ def test_the_estimate_from_given_checkpoints_is_that_of_one_worker(two, part):
     assert two[0]["estimated"] == two[1]["estimated"]
 
 
-def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two):
-    for name, values in one_sgd_step().items():
-        torch.testing.assert_close(two[0]["step"][name], values, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two, kind):
+    for name, values in one_sgd_step(kind).items():
+        torch.testing.assert_close(two[0]["step"][kind][name], values, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("run", ["trained", "zero"])

@@ -1,6 +1,7 @@
 """Runs and their directories: the estimator leaves the run alone, probes are the baselines, documents are complete."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 
 from gblend import probes as probes_module
 from gblend import runner as runner_module
-from gblend.config import BlendConfig
+from gblend.config import BlendConfig, OptimConfig
 from gblend.methods import RunSpec, with_needed
 from gblend.model import make_model
-from gblend.records import epoch_record, estimate_record, read_lines
+from gblend.records import EpochRecord, HeadScore, epoch_record, estimate_record, read_lines
 from gblend.run_files import load_checkpoint
-from gblend.runner import Runner
+from gblend.runner import Runner, best_epoch
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 
@@ -179,3 +180,170 @@ def test_a_finished_run_with_other_settings_is_refused_with_the_difference(tmp_p
     carry_out(tmp_path / "run", "uni:rgb")
     with pytest.raises(ValueError, match=r"other settings \(epochs: 3 there, 4 now\)"):
         carry_out(tmp_path / "run", "uni:rgb", config=tiny_config(epochs=4))
+
+
+def carry_out_single(root: Path, config=None) -> dict[str, str]:
+    """The single-modality runs, by head."""
+    places = {head: root / f"uni-{head}" for head in MODALITIES}
+    for head, place in places.items():
+        carry_out(place, f"uni:{head}", config=config)
+    return {head: str(place) for head, place in places.items()}
+
+
+def history_of(directory: Path):
+    return [epoch_record(line) for line in read_lines(str(directory / "history.jsonl"))]
+
+
+def estimates_of(directory: Path):
+    return [estimate_record(line) for line in read_lines(str(directory / "weights.jsonl"))]
+
+
+def test_a_tracked_run_is_the_run_that_is_given_its_weights(tmp_path, monkeypatch):
+    config = tiny_config(epochs=5)
+    carry_out(tmp_path / "tracked", "tracked", config=config)
+    found = {
+        record.epoch: dict(zip(record.heads, record.weights, strict=True))
+        for record in estimates_of(tmp_path / "tracked")
+    }
+    assert list(found) == [2, 3, 4]
+    monkeypatch.setattr(
+        runner_module._Training,
+        "weights_for",
+        lambda self, ahead: found.get(ahead.start_epoch, dict.fromkeys(self.model.head_names, 0.25)),
+    )
+    carry_out(tmp_path / "by-hand", "tracked", config=config)
+    assert_same_bits(tmp_path / "tracked", tmp_path / "by-hand")
+
+
+def test_a_tracked_run_takes_g_and_o_from_its_own_history_over_the_last_super_epoch(tmp_path):
+    result = carry_out(tmp_path / "tracked", "tracked", config=tiny_config(epochs=4))
+    history = history_of(tmp_path / "tracked")
+    for record, start, end in zip(estimates_of(tmp_path / "tracked"), (0, 2), (2, 3), strict=True):
+        assert (record.epoch, record.probe_epochs) == (end, end - start)
+        for at, head in enumerate(record.heads):
+            assert record.start_valid[at] == pytest.approx(history[start].heldout[head].loss_nats)
+            assert record.end_valid[at] == pytest.approx(history[end].heldout[head].loss_nats)
+            assert record.end_train[at] == pytest.approx(history[end].train[head].loss_nats)
+    assert result.branch_epochs == 4  # no training but its own
+    assert history[1].weights == dict.fromkeys(result.heads, 0.25)
+
+
+def test_early_stop_ends_with_the_parameters_of_the_epoch_that_was_best_on_v(tmp_path):
+    config = tiny_config(epochs=6, optim=OptimConfig(learning_rate=0.3, schedule="constant"))
+    result = carry_out(tmp_path / "stopped", "early-stop", config=config)
+    history = history_of(tmp_path / "stopped")
+    best = max(history[1:], key=lambda r: (r.heldout["fused"].accuracy, -r.heldout["fused"].loss_nats))
+    assert result.kept_epoch == best.epoch < 6  # else the test would show nothing
+    model = make_model(MODALITIES, len(CLASSES), config.model, seed=99).branch("fused")
+    load_checkpoint(model, str(tmp_path / "stopped" / "checkpoint.pt"))
+    data = tiny_data()
+    assert runner_module.measure(model, data.heldout, spec=data.spec)["fused"].score() == best.heldout["fused"]
+    scores = runner_module.measure(model, data.splits["test"], spec=data.spec)
+    assert scores["fused"].score() == result.scores["test"]["fused"]
+
+
+def test_early_stop_is_the_naive_run_until_it_stops(tmp_path):
+    carry_out(tmp_path / "naive", "naive")
+    carry_out(tmp_path / "stopped", "early-stop")
+    assert history_of(tmp_path / "naive") == history_of(tmp_path / "stopped")
+
+
+def test_the_best_epoch_is_of_highest_accuracy_then_of_lowest_loss_then_the_first():
+    def record(epoch, accuracy, loss_nats):
+        score = HeadScore(loss_nats=loss_nats, accuracy=accuracy, count=9)
+        return EpochRecord(epoch=epoch, train={}, heldout={"fused": score}, weights={}, learning_rate=0.1)
+
+    nan = float("nan")
+    history = [record(0, 0.9, 0.1), record(1, 0.5, 0.2), record(2, 0.8, nan), record(3, 0.8, 0.7), record(4, 0.8, 0.7)]
+    assert best_epoch(history) == 3
+    assert best_epoch(history[:3]) == 2
+
+
+def test_pretrain_starts_from_the_trunks_of_the_single_modality_runs(tmp_path):
+    needed = carry_out_single(tmp_path)
+    frozen = tiny_config(epochs=1, optim=OptimConfig(learning_rate=1e-12, weight_decay=0.0, schedule="constant"))
+    runner = Runner(data=tiny_data(), config=frozen, data_path="memory")
+    runner.run(RunSpec(method="pretrain", seed=0), str(tmp_path / "pretrain"), needed)
+    found, untrained = parameters(tmp_path / "pretrain"), make_model(MODALITIES, 3, frozen.model, seed=0)
+    for name, values in found.items():
+        kind, modality, *_ = name.split(".")
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
+        origin = parameters(Path(needed[modality])) if kind == "encoders" else untrained.state_dict()
+        torch.testing.assert_close(values, origin[name], rtol=0, atol=1e-8)
+
+
+def test_pretrain_counts_the_runs_it_started_from(tmp_path):
+    needed = carry_out_single(tmp_path)
+    result = carry_out(tmp_path / "pretrain", "pretrain", probes=needed)
+    assert (result.branch_epochs, result.borrowed_epochs, result.train_samples) == (12, 9, 3 * 24)
+    assert result.heads == ("fused",)
+
+
+def test_the_dropout_run_is_the_naive_run_with_that_dropout(tmp_path):
+    plain = tiny_config(model=replace(tiny_config().model, fused_dropout=0.0))
+    half = tiny_config(model=replace(tiny_config().model, fused_dropout=0.5))
+    carry_out(tmp_path / "dropout", "dropout", config=plain)
+    carry_out(tmp_path / "naive", "naive", config=half)
+    assert_same_bits(tmp_path / "dropout", tmp_path / "naive")
+
+
+def test_learned_weights_move_with_the_losses_and_are_recorded(tmp_path):
+    config = tiny_config(epochs=6, optim=OptimConfig(name="adam", learning_rate=0.05, schedule="constant"))
+    carry_out(tmp_path / "run", "uncertainty", config=config)
+    history = history_of(tmp_path / "run")
+    assert all(list(record.weights) == [*MODALITIES, "fused"] for record in history[1:])
+    assert history[-1].weights != history[1].weights
+    # 1 / (2 L) is where they would come to rest: the head of lowest training loss has the largest weight.
+    losses = {head: score.loss_nats for head, score in history[-1].train.items()}
+    assert max(history[-1].weights, key=history[-1].weights.get) == min(losses, key=losses.get)
+
+
+def test_modulated_gradients_change_the_naive_run_and_nothing_else_about_it(tmp_path):
+    modulated, naive = (carry_out(tmp_path / method, method) for method in ("ogm-ge", "naive"))
+    assert (modulated.heads, modulated.branch_epochs) == (naive.heads, naive.branch_epochs)
+    one, other = parameters(tmp_path / "ogm-ge"), parameters(tmp_path / "naive")
+    assert not torch.equal(one["encoders.rgb.stem.0.weight"], other["encoders.rgb.stem.0.weight"])
+
+
+@pytest.mark.parametrize("method", ["ogm-ge", "uncertainty", "early-stop", "dropout", "tracked"])
+def test_every_method_is_decided_by_its_seed(tmp_path, method):
+    for name in ("a", "b"):
+        torch.manual_seed(ord(name))
+        carry_out(tmp_path / name, method)
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_an_online_run_may_start_from_the_offline_estimate(tmp_path):
+    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, reuse="offline"))
+    offline = carry_out_offline(tmp_path, config)
+    probes = {head: str(tmp_path / f"uni-{head}-s0") for head in MODALITIES} | {"fused": str(tmp_path / "naive-s0")}
+    result = carry_out(tmp_path / "online", "online", config=config, probes=probes)
+    first, second = estimates_of(tmp_path / "online")
+    assert first == offline
+    assert (second.epoch, second.probe_epochs) == (2, 1)
+    # 3 epochs, 4 probes of 1 epoch, and 4 runs of 3 epochs that others paid for.
+    assert (result.branch_epochs, result.borrowed_epochs) == (3 + 4 + 12, 12)
+
+
+def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
+    data = replace(tiny_data(), probe_part=list(range(12)), train_slice=list(range(9)))
+    result = carry_out(tmp_path / "online", "online", data=data)
+    assert result.branch_epochs == 3 + 0.5 * 4 * 3
+    assert result.train_samples == 9 * 24
+
+
+def test_an_online_run_is_the_same_whichever_way_its_probes_train(tmp_path):
+    for kind in ("shared", "sequential"):
+        carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probe_pass=kind)))
+    assert_same_bits(tmp_path / "shared", tmp_path / "sequential")
+
+
+@pytest.mark.parametrize("method", ["online", "tracked", "equal"])
+def test_every_clip_is_decoded_once_an_epoch_for_the_run_and_once_for_all_its_probes(tmp_path, method):
+    data = tiny_data()
+    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, refit_epochs=0))
+    carry_out(tmp_path / "run", method, data=data, config=config)
+    drawn = [position for position, entropy in data.train.drawn if entropy is not None]
+    times = 2 if method == "online" else 1
+    assert sorted(drawn) == sorted(list(range(24)) * times * config.epochs)
