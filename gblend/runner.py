@@ -23,10 +23,12 @@ from torch import nn
 from gblend import collective
 from gblend.config import TrainConfig
 from gblend.data import RunData
-from gblend.estimate import ProbeLosses, estimate
+from gblend.estimate import ProbeLosses, estimate, probe_losses
 from gblend.loop import Position, make_optimizer, train
-from gblend.measure import HeadLosses, measure
+from gblend.measure import HeadLosses, measure, measure_outputs
 from gblend.model import BlendModel, make_model
+from gblend.outputs import HELDOUT, HeadOutputs, save_outputs
+from gblend.predictions import score_heads, score_predictions
 from gblend.records import (
     FUSED,
     EpochRecord,
@@ -46,6 +48,7 @@ BLENDS = ("equal", "fixed", "offline", "online")
 CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
 HISTORY_FILE, WEIGHTS_FILE = "history.jsonl", "weights.jsonl"
 CHECKPOINT_FILE, LOSSES_FILE, HOLDOUT_FILE = "checkpoint.pt", "losses.npz", "holdout.json"
+OUTPUTS_FILE = "predictions.npz"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +77,7 @@ def check_method(method: str, modalities: tuple[str, ...], config: TrainConfig) 
     allowed = [f"uni:{name}" for name in modalities] + ["naive", *BLENDS]
     if method not in allowed:
         raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
+    config.blend.check_heads(len(modalities) + 1)
     fixed = config.blend.fixed_weights
     if fixed and method != "fixed":
         raise ValueError(f"blend.fixed_weights is read by method fixed only, not by {method}; leave it out")
@@ -180,17 +184,17 @@ class Runner:
         return result
 
     def _result(self, spec: RunSpec, work: "_Training", seconds: float) -> RunResult:
-        scores = {
-            split: {head: losses.score() for head, losses in measure(work.model, clips, spec=self.data.spec).items()}
-            for split, clips in self.data.splits.items()
-        }
+        sets = {HELDOUT: self.data.heldout, **self.data.splits}
+        work.outputs = {split: measure_outputs(work.model, clips, spec=self.data.spec) for split, clips in sets.items()}
+        scored = {split: work.outputs[split] for split in self.data.splits}
         borrowed = len(self.data.modalities) + 1 if spec.method == "offline" else 0
         return RunResult(
             method=spec.method,
             seed=spec.seed,
             heads=work.model.head_names,
             epochs=self.config.epochs,
-            scores=scores,
+            scores={split: score_heads(outputs) for split, outputs in scored.items()},
+            predictions=score_predictions(work.outputs[HELDOUT], scored) if len(work.model.head_names) > 1 else None,
             train_clips=len(self.data.train),
             heldout_clips=len(self.data.heldout),
             excluded_clips=dict(self.data.excluded or {}),
@@ -213,6 +217,7 @@ class _Training:
     history: list[EpochRecord] = field(default_factory=list)
     estimates: list[EstimateRecord] = field(default_factory=list)
     losses: ProbeLosses | None = None
+    outputs: dict[str, HeadOutputs] = field(default_factory=dict)
     branch_epochs: int = 0
 
     def alone(self) -> None:
@@ -231,13 +236,7 @@ class _Training:
             after_epoch=lambda epoch, rate: ends.append(self._record(epoch, {head: 1.0}, rate)),
         )
         self.branch_epochs += self.config.epochs
-        (start_train, start_valid), (end_train, end_valid) = ends[0], ends[-1]
-        self.losses = ProbeLosses(
-            start_train=start_train[head],
-            start_valid=start_valid[head],
-            end_train=end_train[head],
-            end_valid=end_valid[head],
-        )
+        self.losses = probe_losses([(on_train[head], on_valid[head]) for on_train, on_valid in ends], self.config.blend)
 
     def blend(self, method: str, probe_losses: Mapping[str, str]) -> None:
         """All heads; the weights are decided anew at the start of every super-epoch."""
@@ -263,8 +262,9 @@ class _Training:
 
     def _weights(self, method: str, ahead: Position, probe_losses: Mapping[str, str]) -> dict[str, float]:
         heads = self.model.head_names
+        total = self.config.blend.total(len(heads))
         if method == "equal":
-            return dict.fromkeys(heads, 1.0 / len(heads))
+            return dict.fromkeys(heads, total / len(heads))
         if method == "fixed":
             given = self.config.blend.fixed_weights
             return dict(zip(heads, given, strict=True))
@@ -272,14 +272,21 @@ class _Training:
             probes = {head: ProbeLosses.load(probe_losses[head]) for head in heads}
         else:
             probes = {head: self._probe(head, ahead) for head in heads}
-        found = estimate(probes, self.config.blend, epoch=ahead.start_epoch, probe_epochs=ahead.epochs)
+        found = estimate(
+            probes,
+            self.config.blend,
+            epoch=ahead.start_epoch,
+            probe_epochs=ahead.epochs,
+            previous=self.estimates[-1].weights if self.estimates else (),
+        )
         self.estimates.append(found)
-        return dict(zip(heads, found.weights, strict=True))
+        return {head: total * weight for head, weight in zip(heads, found.weights, strict=True)}
 
     def _probe(self, head: str, ahead: Position) -> ProbeLosses:
         """Train a copy of one branch alone over the epochs ahead, and discard it."""
         branch = self.model.branch(head)
-        start_train, start_valid = self._measure(branch)
+        ends = [self._measure(branch)]
+        every_epoch = self.config.blend.probe_end == "best-v"
         train(
             branch,
             self.data,
@@ -288,15 +295,12 @@ class _Training:
             position=ahead,
             seed=self.seed,
             stream=1 + ahead.start_epoch,
+            after_epoch=(lambda _epoch, _rate: ends.append(self._measure(branch))) if every_epoch else None,
         )
         self.branch_epochs += ahead.epochs
-        end_train, end_valid = self._measure(branch)
-        return ProbeLosses(
-            start_train=start_train[head],
-            start_valid=start_valid[head],
-            end_train=end_train[head],
-            end_valid=end_valid[head],
-        )
+        if not every_epoch:
+            ends.append(self._measure(branch))
+        return probe_losses([(on_train[head], on_valid[head]) for on_train, on_valid in ends], self.config.blend)
 
     def _measure(self, model: BlendModel) -> tuple[dict[str, HeadLosses], dict[str, HeadLosses]]:
         """On T' and on V."""
@@ -344,5 +348,6 @@ def _write_run(directory: str, settings: dict, data: RunData, work: _Training, r
         write_lines(f"{directory}/{WEIGHTS_FILE}", work.estimates)
     if work.losses is not None:
         work.losses.save(f"{directory}/{LOSSES_FILE}")
+    save_outputs(f"{directory}/{OUTPUTS_FILE}", work.outputs)
     save_checkpoint(work.model, f"{directory}/{CHECKPOINT_FILE}")
     write_json(f"{directory}/{RESULT_FILE}", to_json(result))
