@@ -102,14 +102,14 @@ class LearnedWeights(nn.Module):
     """Weights learned with the network (Kendall, Gal, Cipolla, CVPR 2018): exp(-s_i) for head i, s_i its log-variance.
 
     The loss is the sum of exp(-s_i) L_i + s_i / 2. At its minimum over s a head's weight is 1 / (2 L_i): the lower the
-    training loss, the larger the weight, whatever the held-out loss does. Weights start equal with sum 1, so that the
-    first step is that of an equal blend.
+    training loss, the larger the weight, whatever the held-out loss does. The weights start equal and add up to
+    ``total``, so that the first step is that of an equal blend.
     """
 
-    def __init__(self, heads: Sequence[str]) -> None:
+    def __init__(self, heads: Sequence[str], *, total: float = 1.0) -> None:
         super().__init__()
         self.heads = tuple(heads)
-        self.log_variance = nn.Parameter(torch.full((len(self.heads),), math.log(len(self.heads))))
+        self.log_variance = nn.Parameter(torch.full((len(self.heads),), math.log(len(self.heads) / total)))
 
     def forward(self) -> tuple[dict[str, Tensor], Tensor]:
         """Weight per head, and the term sum of s_i / 2 that keeps them from going to 0."""

@@ -12,9 +12,11 @@
     tracked          all heads, weights from their own last super-epoch        N
     offline          all heads, weights from full-length probes                N + (k + 1) N   (Algorithm 2)
     online           all heads, weights from probes every super-epoch          N + (k + 1) N   (Algorithm 3)
+    ensemble         nothing: the single-modality runs, their predictions joined    k N   (Du et al., ICML 2023)
+    ensemble+naive   nothing: the same and the naive run                       (k + 1) N
 
-Offline's probes and pretrain's trunks are the uni-modal and naive runs of the same seed: they are trained once and, in
-a comparison, appear as rows of their own. No run, whatever its method, trains on V.
+Offline's probes, pretrain's trunks and the members of an ensemble are the uni-modal and naive runs of the same seed:
+they are trained once and, in a comparison, appear as rows of their own. No run, whatever its method, trains on V.
 """
 
 from collections.abc import Sequence
@@ -28,6 +30,9 @@ FUSED_ONLY = ("naive", "dropout", "early-stop", "pretrain", "ogm-ge")
 
 BLENDS = ("equal", "fixed", "uncertainty", "tracked", "offline", "online")
 """Methods that train all heads of the joint network."""
+
+ENSEMBLES = ("ensemble", "ensemble+naive")
+"""Methods that train nothing and join the predictions of finished runs."""
 
 DROPOUT = 0.5
 """Of the method ``dropout``, unless the configuration has some already."""
@@ -49,7 +54,7 @@ class RunSpec:
         >>> RunSpec(method="uni:rgb", seed=3).name
         'uni-rgb-s3'
         """
-        return f"{self.method.replace(':', '-')}-s{self.seed}"
+        return f"{self.method.replace(':', '-').replace('+', '-')}-s{self.seed}"
 
 
 def all_methods(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -58,7 +63,7 @@ def all_methods(modalities: Sequence[str]) -> tuple[str, ...]:
     >>> all_methods(("rgb", "logmel"))[:4]
     ('uni:rgb', 'uni:logmel', 'naive', 'dropout')
     """
-    return (*(f"uni:{name}" for name in modalities), *FUSED_ONLY, *BLENDS)
+    return (*(f"uni:{name}" for name in modalities), *FUSED_ONLY, *BLENDS, *ENSEMBLES)
 
 
 def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: TrainConfig) -> None:
@@ -70,6 +75,7 @@ def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: T
         if method not in allowed:
             raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
     blend = config.blend
+    blend.check_heads(len(modalities) + 1)
     only = {
         "fixed_weights": ("fixed", bool(blend.fixed_weights)),
         "probe_fraction": ("online", blend.probe_fraction != 1.0),
@@ -94,9 +100,9 @@ def needed_runs(run: RunSpec, modalities: Sequence[str], config: TrainConfig) ->
     {'rgb': 'uni:rgb', 'logmel': 'uni:logmel', 'fused': 'naive'}
     """
     single = {name: RunSpec(method=f"uni:{name}", seed=run.seed) for name in modalities}
-    if run.method == "pretrain":
+    if run.method in ("pretrain", "ensemble"):
         return single
-    if run.method == "offline" or (run.method == "online" and config.blend.reuse == "offline"):
+    if run.method in ("offline", "ensemble+naive") or (run.method == "online" and config.blend.reuse == "offline"):
         return {**single, FUSED: RunSpec(method="naive", seed=run.seed)}
     return {}
 

@@ -4,12 +4,12 @@ The copies train side by side on the same batches, each decoded once, or one aft
 are independent of each other and of the run: fresh optimisers, random streams of their own, thrown away at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gblend.config import TrainConfig
+from gblend.config import BlendConfig, TrainConfig
 from gblend.data import RunData
-from gblend.estimate import ProbeLosses
+from gblend.estimate import ProbeLosses, probe_losses
 from gblend.loop import Learner, Position, make_optimizer, train_together
 from gblend.measure import HeadLosses, measure
 from gblend.model import BlendModel
@@ -33,14 +33,9 @@ def measure_both(model: BlendModel, data: RunData) -> Measured:
     )
 
 
-def probe_losses(start: Measured, end: Measured, head: str) -> ProbeLosses:
-    """The two ends of one head's probe."""
-    return ProbeLosses(
-        start_train=start.train[head],
-        start_valid=start.heldout[head],
-        end_train=end.train[head],
-        end_valid=end.heldout[head],
-    )
+def losses_of(moments: Sequence[Measured], head: str, config: BlendConfig) -> ProbeLosses:
+    """Both ends of one head's probe from its network at every moment there is: before, and after its epochs."""
+    return probe_losses([(moment.train[head], moment.heldout[head]) for moment in moments], config)
 
 
 def run_probes(
@@ -59,30 +54,27 @@ def run_probes(
     heads = model.head_names
     found: dict[str, ProbeLosses] = {}
     for group in [heads] if config.blend.probe_pass == "shared" else [(head,) for head in heads]:
-        branches = [model.branch(head) for head in group]
-        _train_alone(branches, data, config, ahead=ahead, seed=seed)
-        for head, branch in zip(group, branches, strict=True):
-            found[head] = probe_losses(start, measure_both(branch, data), head)
-    return found
+        branches = {head: model.branch(head) for head in group}
+        moments = {head: [start] for head in group}
 
+        def after_epoch(epoch: int, _rate: float, branches: Mapping = branches, moments: Mapping = moments) -> None:
+            if config.blend.probe_end == "best-v" or epoch == ahead.start_epoch + ahead.epochs:
+                for head, branch in branches.items():
+                    moments[head].append(measure_both(branch, data))
 
-def _train_alone(
-    branches: Sequence[BlendModel], data: RunData, config: TrainConfig, *, ahead: Position, seed: int
-) -> None:
-    learners = [
-        Learner(
-            model=branch,
-            weights=dict.fromkeys(branch.head_names, 1.0),
-            optimizer=make_optimizer(branch, config),
+        train_together(
+            [
+                Learner(model=branch, weights={head: 1.0}, optimizer=make_optimizer(branch, config))
+                for head, branch in branches.items()
+            ],
+            data,
+            config,
+            position=ahead,
+            seed=seed,
+            stream=1 + ahead.start_epoch,
+            part=data.probe_part,
+            after_epoch=after_epoch,
         )
-        for branch in branches
-    ]
-    train_together(
-        learners,
-        data,
-        config,
-        position=ahead,
-        seed=seed,
-        stream=1 + ahead.start_epoch,
-        part=data.probe_part,
-    )
+        for head in group:
+            found[head] = losses_of(moments[head], head, config.blend)
+    return found

@@ -24,7 +24,7 @@ from gblend.records import RunResult, read_json, run_result
 
 CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
 HISTORY_FILE, WEIGHTS_FILE, LOSSES_FILE = "history.jsonl", "weights.jsonl", "losses.npz"
-CHECKPOINT_FILE, REFIT_FILE = "checkpoint.pt", "refit.pt"
+CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predictions.npz"
 
 
 def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:

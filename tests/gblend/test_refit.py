@@ -69,7 +69,9 @@ def test_a_run_is_the_same_with_and_without_it_and_says_what_it_cost(tmp_path):
     assert all(torch.equal(values, other[name]) for name, values in one.items())
     assert [result.refit_epochs for result in results.values()] == [0, 2]
     assert results[0].branch_epochs == results[2].branch_epochs
-    assert set(results[2].scores["test"]) - set(results[0].scores["test"]) == {"refit"}
+    assert results[0].scores == results[2].scores
+    without, with_refit = (results[epochs].predictions.scores["test"] for epochs in (0, 2))
+    assert with_refit == {**without, "refit": with_refit["refit"]}
 
 
 def test_the_head_that_was_scored_is_the_one_saved(tmp_path):
@@ -79,7 +81,9 @@ def test_the_head_that_was_scored_is_the_one_saved(tmp_path):
     model.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     model.heads[FUSED].load_state_dict(torch.load(tmp_path / "refit.pt", weights_only=True))
     data = tiny_data()
-    assert measure(model, data.splits["test"], spec=data.spec)[FUSED].score() == result.scores["test"]["refit"]
+    assert (
+        measure(model, data.splits["test"], spec=data.spec)[FUSED].score() == result.predictions.scores["test"]["refit"]
+    )
 
 
 @pytest.mark.parametrize("method", ["uni:rgb", "naive"])
@@ -87,4 +91,4 @@ def test_a_run_of_one_head_is_not_refitted(tmp_path, method):
     runner = Runner(data=tiny_data(), config=tiny_config(), data_path="memory")
     result = runner.run(RunSpec(method=method, seed=0), str(tmp_path))
     assert result.refit_epochs == 0
-    assert "refit" not in result.scores["test"]
+    assert result.predictions is None

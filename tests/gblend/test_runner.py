@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from gblend import probes as probes_module
-from gblend import runner as runner_module
 from gblend.config import BlendConfig, OptimConfig
+from gblend.inputs import to_inputs
+from gblend.measure import measure
 from gblend.methods import RunSpec, with_needed
 from gblend.model import make_model
 from gblend.records import EpochRecord, HeadScore, epoch_record, estimate_record, read_lines
 from gblend.run_files import load_checkpoint
-from gblend.runner import Runner, best_epoch
+from gblend.runner import Runner
+from gblend.training import Training, best_epoch
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 
@@ -62,7 +64,7 @@ def test_online_probes_leave_no_trace_in_the_run(tmp_path, monkeypatch):
     def by_hand(self, ahead):
         return recorded[ahead.start_epoch]
 
-    monkeypatch.setattr(runner_module._Training, "weights_for", by_hand)
+    monkeypatch.setattr(Training, "weights_for", by_hand)
     carry_out(tmp_path / "by-hand", "online")
     assert_same_bits(tmp_path / "online", tmp_path / "by-hand")
 
@@ -149,7 +151,7 @@ def test_the_checkpoint_holds_the_network_that_was_scored(tmp_path):
     model = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=99)
     load_checkpoint(model, str(tmp_path / "equal" / "checkpoint.pt"))
     data = tiny_data()
-    scores = runner_module.measure(model, data.splits["test"], spec=data.spec)
+    scores = measure(model, data.splits["test"], spec=data.spec)
     for head, losses in scores.items():
         assert losses.score() == result.scores["test"][head]
 
@@ -207,7 +209,7 @@ def test_a_tracked_run_is_the_run_that_is_given_its_weights(tmp_path, monkeypatc
     }
     assert list(found) == [2, 3, 4]
     monkeypatch.setattr(
-        runner_module._Training,
+        Training,
         "weights_for",
         lambda self, ahead: found.get(ahead.start_epoch, dict.fromkeys(self.model.head_names, 0.25)),
     )
@@ -237,8 +239,8 @@ def test_early_stop_ends_with_the_parameters_of_the_epoch_that_was_best_on_v(tmp
     model = make_model(MODALITIES, len(CLASSES), config.model, seed=99).branch("fused")
     load_checkpoint(model, str(tmp_path / "stopped" / "checkpoint.pt"))
     data = tiny_data()
-    assert runner_module.measure(model, data.heldout, spec=data.spec)["fused"].score() == best.heldout["fused"]
-    scores = runner_module.measure(model, data.splits["test"], spec=data.spec)
+    assert measure(model, data.heldout, spec=data.spec)["fused"].score() == best.heldout["fused"]
+    scores = measure(model, data.splits["test"], spec=data.spec)
     assert scores["fused"].score() == result.scores["test"]["fused"]
 
 
@@ -347,3 +349,72 @@ def test_every_clip_is_decoded_once_an_epoch_for_the_run_and_once_for_all_its_pr
     drawn = [position for position, entropy in data.train.drawn if entropy is not None]
     times = 2 if method == "online" else 1
     assert sorted(drawn) == sorted(list(range(24)) * times * config.epochs)
+
+
+def carry_out_ensemble(root: Path, method: str):
+    """The ensemble, and the directories of its members by head."""
+    needed = carry_out_single(root)
+    if method == "ensemble+naive":
+        carry_out(root / "naive", "naive")
+        needed["fused"] = str(root / "naive")
+    return carry_out(root / method, method, probes=needed), needed
+
+
+@pytest.mark.parametrize("method", ["ensemble", "ensemble+naive"])
+def test_an_ensemble_is_the_mean_of_the_probabilities_of_finished_runs(tmp_path, method):
+    result, needed = carry_out_ensemble(tmp_path, method)
+    clips = tiny_data().splits["test"]
+    total = 0.0
+    for head, place in needed.items():
+        model = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=99).branch(head)
+        load_checkpoint(model, f"{place}/checkpoint.pt")
+        model.eval()
+        samples = [clips[i, None] for i in range(len(clips))]
+        arrays = {m: torch.from_numpy(np.stack([s["arrays"][m] for s in samples])) for m in model.modalities}
+        present = {m: torch.ones(len(clips), dtype=torch.bool) for m in model.modalities}
+        with torch.no_grad():
+            total = total + model(to_inputs(arrays, tiny_data().spec), present)[head].double().softmax(dim=1)
+    right = total.argmax(dim=1).numpy() == clips.labels
+    loss = -torch.log(total / len(needed)).numpy()[np.arange(len(clips)), clips.labels]
+    found = result.scores["test"]["mean"]
+    assert (found.accuracy, found.count) == (pytest.approx(right.mean()), len(clips))
+    assert found.loss_nats == pytest.approx(loss.mean(), rel=1e-5)
+    assert result.predictions.scores["test"]["mean"] == found
+
+
+def test_an_ensemble_trains_nothing_and_counts_what_its_members_cost(tmp_path):
+    result, _ = carry_out_ensemble(tmp_path, "ensemble+naive")
+    assert (result.branch_epochs, result.borrowed_epochs, result.train_samples) == (12, 12, 0)
+    assert carry_out(tmp_path / "ensemble+naive", "ensemble+naive") == result
+
+
+def test_an_ensemble_of_runs_without_predictions_says_what_is_missing(tmp_path):
+    needed = carry_out_single(tmp_path)
+    (tmp_path / "uni-rgb" / "predictions.npz").unlink()
+    with pytest.raises(
+        ValueError, match=r"uni-rgb/predictions.npz does not exist; is the directory above it a finished"
+    ):
+        carry_out(tmp_path / "ensemble", "ensemble", probes=needed)
+
+
+def test_a_probe_that_ends_where_v_is_best_is_measured_after_every_epoch(tmp_path):
+    """With a learning rate that spoils the second epoch, the first is the end."""
+    blend = BlendConfig(first_epochs=2, next_epochs=1, probe_end="best-v")
+    config = tiny_config(blend=blend, optim=OptimConfig(learning_rate=0.3, schedule="constant"))
+    carry_out(tmp_path / "online", "online", config=config)
+    last = replace(config, blend=replace(blend, probe_end="last"))
+    carry_out(tmp_path / "last", "online", config=last)
+    best, end = (estimates_of(tmp_path / name)[0] for name in ("online", "last"))
+    assert best.start_valid == end.start_valid
+    assert 1 in best.end_epochs
+    for head, epoch, one, other in zip(best.heads, best.end_epochs, best.end_valid, end.end_valid, strict=True):
+        assert one == other if epoch == 2 else one < other, head
+
+
+@pytest.mark.parametrize(("method", "total"), [("equal", 4.0), ("tracked", 4.0), ("online", 4.0), ("uncertainty", 4.0)])
+def test_weights_add_up_to_the_number_of_heads_where_the_configuration_says_so(tmp_path, method, total):
+    blend = BlendConfig(first_epochs=2, next_epochs=1, scale="heads")
+    slow = OptimConfig(learning_rate=1e-6, schedule="constant")  # learned weights stay where they start
+    carry_out(tmp_path / "run", method, config=tiny_config(blend=blend, optim=slow))
+    for record in history_of(tmp_path / "run")[1:]:
+        assert sum(record.weights.values()) == pytest.approx(total, rel=1e-4)
