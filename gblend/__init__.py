@@ -5,6 +5,8 @@ from gblend.data import RunData, load_run_data
 from gblend.loop import Position, blended_loss, train
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
+from gblend.outputs import HeadOutputs, join_outputs, load_outputs
+from gblend.predictions import score_predictions
 from gblend.runner import Runner, RunSpec
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
+    "HeadOutputs",
     "InputConfig",
     "LossPair",
     "ModelConfig",
@@ -23,7 +26,10 @@ __all__ = [
     "TrainConfig",
     "blend_weights",
     "blended_loss",
+    "join_outputs",
+    "load_outputs",
     "load_run_data",
     "make_model",
+    "score_predictions",
     "train",
 ]

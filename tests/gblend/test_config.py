@@ -45,6 +45,16 @@ def train_config(**changes) -> TrainConfig:
         (BlendConfig, {"next_epochs": 0}, "blend.next_epochs must be at least 1, got 0"),
         (BlendConfig, {"fixed_weights": (1.0, -0.5)}, r"blend.fixed_weights must be finite and not .*\[1.0, -0.5\]"),
         (BlendConfig, {"fixed_weights": (NAN,)}, r"blend.fixed_weights must be finite and not negative, got \[nan\]"),
+        (BlendConfig, {"shrinkage": 1.1}, r"blend.shrinkage must be in \[0, 1\], got 1.1"),
+        (BlendConfig, {"shrinkage": NAN}, r"blend.shrinkage must be in \[0, 1\], got nan"),
+        (BlendConfig, {"smoothing": 1.0}, r"blend.smoothing must be in \[0, 1\), got 1.0"),
+        (BlendConfig, {"weight_cap": 0.0}, r"blend.weight_cap must be in \(0, 1\], got 0.0"),
+        (BlendConfig, {"fused_floor": 1.0}, r"blend.fused_floor must be in \[0, 1\), got 1.0"),
+        (
+            BlendConfig,
+            {"fused_floor": 0.5, "weight_cap": 0.4},
+            r"blend.fused_floor \(0.5\) must not be above blend.weight_cap \(0.4\); lower the floor or raise the cap",
+        ),
         (train_config, {"epochs": 0}, "epochs must be at least 1, got 0"),
         (train_config, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (ComputeConfig, {"workers": 0}, "workers must be at least 1, got 0"),
@@ -68,6 +78,14 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         (OptimConfig, {"name": "adam"}, "optim.name must be one of sgd, adamw, got 'adam'"),
         (OptimConfig, {"schedule": "linear"}, "optim.schedule must be one of constant, cosine, step, got 'linear'"),
         (BlendConfig, {"overfitting_floor": "se"}, "blend.overfitting_floor must be one of none, standard-error"),
+        (BlendConfig, {"measure": "error"}, "blend.measure must be one of loss, accuracy, got 'error'"),
+        (BlendConfig, {"probe_end": "best"}, "blend.probe_end must be one of last, best-v, got 'best'"),
+        (
+            BlendConfig,
+            {"generalization_discount": "se"},
+            "blend.generalization_discount must be one of none, standard-",
+        ),
+        (BlendConfig, {"scale": "k"}, "blend.scale must be one of one, heads, got 'k'"),
         (train_config, {"missing": "skip"}, "missing must be one of drop, zero, got 'skip'"),
         (train_config, {"modalities": ("audio",)}, "modalities must be among rgb, flow, logmel, got 'audio'"),
     ],
@@ -101,3 +119,9 @@ def test_configurations_cannot_be_changed():
 def test_milestones_that_would_be_ignored_or_missed_are_refused(given):
     with pytest.raises(ValueError, match=r"optim\.milestones are the drops of schedule step, and of no other; got"):
         OptimConfig(**given)
+
+
+def test_the_lowest_cap_is_one_over_the_number_of_heads():
+    BlendConfig(weight_cap=1 / 3).check_heads(3)
+    with pytest.raises(ValueError, match=r"blend.weight_cap \(0.33\) must be at least 1 / 3 for 3 heads"):
+        BlendConfig(weight_cap=0.33).check_heads(3)
