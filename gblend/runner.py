@@ -177,6 +177,8 @@ class Runner:
             work.blend(spec.method, {head: f"{place}/{LOSSES_FILE}" for head, place in (probes or {}).items()})
         else:
             work.alone()
+        sets = {HELDOUT: self.data.heldout, **self.data.splits}
+        work.outputs = {split: measure_outputs(work.model, clips, spec=self.data.spec) for split, clips in sets.items()}
         result = self._result(spec, work, time.monotonic() - started_s)
         if collective.rank() == 0:
             _write_run(directory, settings, self.data, work, result)
@@ -184,8 +186,6 @@ class Runner:
         return result
 
     def _result(self, spec: RunSpec, work: "_Training", seconds: float) -> RunResult:
-        sets = {HELDOUT: self.data.heldout, **self.data.splits}
-        work.outputs = {split: measure_outputs(work.model, clips, spec=self.data.spec) for split, clips in sets.items()}
         scored = {split: work.outputs[split] for split in self.data.splits}
         borrowed = len(self.data.modalities) + 1 if spec.method == "offline" else 0
         return RunResult(
