@@ -7,6 +7,8 @@ from gblend.loss import blended_loss
 from gblend.methods import RunSpec
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
+from gblend.outputs import HeadOutputs, join_outputs, load_outputs
+from gblend.predictions import score_predictions
 from gblend.runner import Runner
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
+    "HeadOutputs",
     "InputConfig",
     "LossConfig",
     "LossPair",
@@ -26,7 +29,10 @@ __all__ = [
     "TrainConfig",
     "blend_weights",
     "blended_loss",
+    "join_outputs",
+    "load_outputs",
     "load_run_data",
     "make_model",
+    "score_predictions",
     "train",
 ]

@@ -7,7 +7,7 @@ It predicts by the mean of their probabilities; the best of them on V, and the s
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gblend.outputs import HELDOUT, HeadOutputs, join, load_outputs
+from gblend.outputs import HELDOUT, HeadOutputs, join_outputs, load_outputs
 from gblend.predictions import score_predictions
 from gblend.records import MEAN, HeadScore, PredictionScores
 from gblend.run_files import OUTPUTS_FILE
@@ -39,6 +39,6 @@ def join_runs(members: Mapping[str, str]) -> Ensemble:
     """
     said = {name: load_outputs(f"{place}/{OUTPUTS_FILE}") for name, place in members.items()}
     splits = list(next(iter(said.values())))
-    joined = {split: join({name: outputs[split] for name, outputs in said.items()}) for split in splits}
+    joined = {split: join_outputs({name: outputs[split] for name, outputs in said.items()}) for split in splits}
     scored = {split: outputs for split, outputs in joined.items() if split != HELDOUT}
     return Ensemble(outputs=joined, predictions=score_predictions(joined[HELDOUT], scored))

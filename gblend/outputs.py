@@ -41,7 +41,7 @@ class HeadOutputs:
         return self.counted & np.isfinite(self.log_probs).all(axis=2)
 
 
-def join(outputs: Mapping[str, HeadOutputs]) -> HeadOutputs:
+def join_outputs(outputs: Mapping[str, HeadOutputs]) -> HeadOutputs:
     """The heads of several networks side by side, named ``<network>/<head>``.
 
     Raises:
@@ -50,7 +50,7 @@ def join(outputs: Mapping[str, HeadOutputs]) -> HeadOutputs:
     >>> one = HeadOutputs(
     ...     heads=("rgb",), log_probs=np.log([[[0.5, 0.5]]]), counted=np.array([[True]]), labels=np.array([1]),
     ...     positions=np.array([0]))
-    >>> join({"a": one, "b": one}).heads
+    >>> join_outputs({"a": one, "b": one}).heads
     ('a/rgb', 'b/rgb')
     """
     if not outputs:

@@ -100,13 +100,15 @@ class EstimateRecord:
     weights: tuple[float, ...]
     """Sum 1."""
     weights_se: tuple[float, ...]
-    """Standard error of the weights: their standard deviation over resamples of V and T'."""
+    """Standard error of the weights: their standard deviation over resamples of V and T'. The ends of the probes and
+    ``previous_weights`` are taken as given."""
     weights_low: tuple[float, ...]
     """2.5th percentile over the resamples."""
     weights_high: tuple[float, ...]
     """97.5th percentile."""
     weights_moved: float
-    """Mean share of the weight that lies on other heads in a resample: half the sum of absolute differences."""
+    """Mean share of the weight that lies on other heads in a resample (half the sum of absolute differences): about as
+    much as the choice of V has misplaced."""
     loss_total: float
     """The loss weights are ``weights`` times this: 1, or the number of heads."""
     reason: str

@@ -53,6 +53,16 @@ def train_config(**changes) -> TrainConfig:
         (LossConfig, {"label_smoothing": 1.0}, r"loss.label_smoothing must be in \[0, 1\), got 1.0"),
         (LossConfig, {"class_weights": ()}, r"loss.class_weights must be a positive number for every class, got \[\]"),
         (LossConfig, {"class_weights": (1.0, 0.0)}, r"loss.class_weights must be a positive number .*\[1.0, 0.0\]"),
+        (BlendConfig, {"shrinkage": 1.1}, r"blend.shrinkage must be in \[0, 1\], got 1.1"),
+        (BlendConfig, {"shrinkage": NAN}, r"blend.shrinkage must be in \[0, 1\], got nan"),
+        (BlendConfig, {"smoothing": 1.0}, r"blend.smoothing must be in \[0, 1\), got 1.0"),
+        (BlendConfig, {"weight_cap": 0.0}, r"blend.weight_cap must be in \(0, 1\], got 0.0"),
+        (BlendConfig, {"fused_floor": 1.0}, r"blend.fused_floor must be in \[0, 1\), got 1.0"),
+        (
+            BlendConfig,
+            {"fused_floor": 0.5, "weight_cap": 0.4},
+            r"blend.fused_floor \(0.5\) must not be above blend.weight_cap \(0.4\); lower the floor or raise the cap",
+        ),
         (train_config, {"epochs": 0}, "epochs must be at least 1, got 0"),
         (train_config, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (ComputeConfig, {"workers": 0}, "workers must be at least 1, got 0"),
@@ -79,6 +89,14 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         (BlendConfig, {"probe_pass": "both"}, "blend.probe_pass must be one of shared, sequential, got 'both'"),
         (BlendConfig, {"reuse": "online"}, "blend.reuse must be one of none, offline, got 'online'"),
         (LossConfig, {"class_weights": "even"}, "loss.class_weights must be equal, balanced or numbers, got 'even'"),
+        (BlendConfig, {"measure": "error"}, "blend.measure must be one of loss, accuracy, got 'error'"),
+        (BlendConfig, {"probe_end": "best"}, "blend.probe_end must be one of last, best-v, got 'best'"),
+        (
+            BlendConfig,
+            {"generalization_discount": "se"},
+            "blend.generalization_discount must be one of none, standard-",
+        ),
+        (BlendConfig, {"scale": "k"}, "blend.scale must be one of one, heads, got 'k'"),
         (train_config, {"missing": "skip"}, "missing must be one of drop, zero, got 'skip'"),
         (train_config, {"modalities": ("audio",)}, "modalities must be among rgb, flow, logmel, got 'audio'"),
     ],
@@ -127,3 +145,9 @@ def test_momentum_is_refused_by_optimisers_that_would_ignore_it(name):
 def test_every_recipe_takes_every_optimiser(recipe, name):
     optim = RECIPES[recipe]().optim
     assert replace(optim, name=name).name == name
+
+
+def test_the_lowest_cap_is_one_over_the_number_of_heads():
+    BlendConfig(weight_cap=1 / 3).check_heads(3)
+    with pytest.raises(ValueError, match=r"blend.weight_cap \(0.33\) must be at least 1 / 3 for 3 heads"):
+        BlendConfig(weight_cap=0.33).check_heads(3)

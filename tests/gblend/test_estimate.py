@@ -207,7 +207,7 @@ def test_the_error_of_the_weights_is_that_of_estimating_again_from_resampled_cli
             config,
         ).weights
 
-    weights = np.array([again() for _ in range(400)])
+    weights = np.array([again() for _ in range(250)])
     np.testing.assert_allclose(found.weights_se, weights.std(axis=0, ddof=1), rtol=0.15, atol=1e-9)
     low, high = np.percentile(weights, (2.5, 97.5), axis=0)
     np.testing.assert_allclose(found.weights_low, low, atol=0.03)
@@ -350,6 +350,31 @@ def test_weights_that_are_mostly_chance_carry_a_warning():
     (warning,) = run({head: still(seed) for seed, head in enumerate(("rgb", "logmel", "fused"))}).warnings
     assert warning.startswith("another V of 60 clips would move ")
     assert "of the weight from head to head: these weights are mostly chance" in warning
+
+
+def test_the_weight_that_resamples_move_is_about_what_the_choice_of_v_has_misplaced():
+    """Many data sets of which the true G and O are known."""
+    generalization, overfitting = np.array([0.7, 0.3, 0.6]), np.array([0.5, 0.9, 0.6])
+    true = generalization / overfitting**2
+    true /= true.sum()
+
+    def drawn(seed: int):
+        rng = np.random.default_rng(seed)
+        return run(
+            {
+                str(head): probe(
+                    np.full(250, 2.0),
+                    np.full(250, 2.0),
+                    2.0 - g - o + 0.6 * rng.standard_normal(250),
+                    2.0 - g + 1.2 * rng.standard_normal(250),
+                )
+                for head, (g, o) in enumerate(zip(generalization, overfitting, strict=True))
+            }
+        )
+
+    found = [drawn(seed) for seed in range(60)]
+    misplaced = np.mean([0.5 * np.abs(one.weights - true).sum() for one in found])
+    assert np.mean([one.weights_moved for one in found]) == pytest.approx(misplaced, rel=0.2)
 
 
 def test_few_clips_carry_a_warning_even_if_all_agree():
