@@ -49,7 +49,7 @@ class Learner:
     """A network while it learns."""
 
     model: BlendModel
-    """On its device, the same on every worker. An encoder whose parameters are all frozen also keeps its statistics."""
+    """On its device, the same on every worker. A part whose parameters are all frozen also keeps its statistics."""
     weights: Mapping[str, float] | LearnedWeights
     """Loss weight of every head of ``model``."""
     optimizer: torch.optim.Optimizer
@@ -66,6 +66,8 @@ class _Lane:
     network: torch.nn.Module
     """Its model, sharing gradients with other workers."""
     randomness: "_Randomness"
+    noise: torch.Generator
+    """Of modulated gradients; the same on all workers."""
 
 
 def make_optimizer(
@@ -158,10 +160,10 @@ def train_together(
                 learner=learner,
                 network=network,
                 randomness=_Randomness(device=device, entropy=own),
+                noise=torch.Generator(device).manual_seed(_seed((*entropy, ALL_RANKS))),
             )
             for learner, network in zip(learners, networks, strict=True)
         ]
-        noise = torch.Generator(device).manual_seed(_seed((*entropy, ALL_RANKS)))
         for lane in lanes:
             _to_training_mode(lane)
         rate = 0.0
@@ -171,16 +173,14 @@ def train_together(
             batch = _on_device(batch, modalities, data, device)
             for lane in lanes:
                 with lane.randomness.in_use():
-                    _step(lane, batch, rate, config=config, class_weights=class_weights, noise=noise)
+                    _step(lane, batch, rate, config=config, class_weights=class_weights)
         for learner in learners:
             collective.average_buffers(learner.model)
         if after_epoch is not None:
             after_epoch(epoch + 1, rate)
 
 
-def _step(
-    lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Tensor | None, noise: torch.Generator
-) -> None:
+def _step(lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Tensor | None) -> None:
     learner = lane.learner
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
@@ -200,7 +200,7 @@ def _step(
     if isinstance(learner.weights, LearnedWeights):
         collective.average_gradients(learner.weights)
     if learner.ogm_alpha is not None:
-        modulate(learner.model, batch.arrays, present, batch.label, alpha=learner.ogm_alpha, generator=noise)
+        modulate(learner.model, batch.arrays, present, batch.label, alpha=learner.ogm_alpha, generator=lane.noise)
     learner.optimizer.step()
 
 
@@ -240,9 +240,10 @@ def _shared(learner: Learner, config: TrainConfig) -> torch.nn.Module:
 
 def _to_training_mode(lane: _Lane) -> None:
     lane.network.train()
-    for encoder in lane.learner.model.encoders.values():
-        if not any(parameter.requires_grad for parameter in encoder.parameters()):
-            encoder.eval()
+    for part in lane.learner.model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,7 @@
 """A new fused head on the run's frozen trunks (paper, Fig. 5b): what the features are worth, whatever trained them.
 
-A fused head that had little weight in the blend is undertrained however good its features are. The run itself, its
-trunks' BatchNorm statistics included, is not touched; the training is short and goes through the run's whole
+A fused head that had little weight in the blend is undertrained however good its features are. All below it is frozen,
+BatchNorm statistics included, and the run itself is not touched. The training is short and goes through the run's whole
 learning-rate schedule.
 """
 
@@ -34,7 +34,8 @@ def refit(
         seed: Of the run.
     """
     branch = model.branch(FUSED)
-    branch.encoders.requires_grad_(False)
+    branch.requires_grad_(False)
+    branch.heads.requires_grad_(True)
     branch.heads[FUSED].load_state_dict(fresh_head)
     epochs = config.blend.refit_epochs
     train_together(
