@@ -1,12 +1,9 @@
 """Which gradient reaches what, and that a branch is the part of the whole that it says it is."""
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gblend.encoders import make_encoder
 from gblend.model import BlendModel, make_model
 from tests.gblend.tiny import CLASSES, FRAMES, MEL_FRAMES, MODALITIES, SIDE, tiny_config
 
@@ -117,6 +114,13 @@ def test_an_unknown_head_names_the_heads():
         model().branch("audio")
 
 
+def test_an_unknown_modality_names_the_known_ones_and_the_way_to_add_one():
+    with pytest.raises(
+        ValueError, match=r"unknown modality 'smell'; allowed: rgb, flow, logmel, .*model\.encoders\.other"
+    ):
+        make_model(("rgb", "smell"), 3, tiny_config().model, seed=0)
+
+
 def test_one_modality_cannot_be_blended():
     with pytest.raises(ValueError, match=r"at least two modalities, got \['rgb'\]"):
         make_model(("rgb",), 3, tiny_config().model, seed=0)
@@ -137,10 +141,3 @@ def test_clips_that_lack_a_modality_do_not_reach_its_batch_statistics():
 def test_a_batch_without_a_modality_at_all_still_has_an_answer():
     logits = model().train()(inputs(4), present(4, logmel=[0, 1, 2, 3]))
     assert all(torch.isfinite(values).all() for values in logits.values())
-
-
-def test_a_coarse_grid_keeps_more_features_of_the_picture_only():
-    plain = tiny_config().model
-    grid = dataclasses.replace(plain, visual_grid=3)
-    assert make_encoder("rgb", grid).output_dim == 9 * make_encoder("rgb", plain).output_dim
-    assert make_encoder("logmel", grid).output_dim == make_encoder("logmel", plain).output_dim
