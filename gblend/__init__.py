@@ -1,6 +1,6 @@
 """Gradient-Blending: the method, its networks and their training."""
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import BlendConfig, ComputeConfig, EncodersConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.data import RunData, load_run_data
 from gblend.loop import Position, blended_loss, train
 from gblend.model import BlendModel, make_model
@@ -12,6 +12,7 @@ __all__ = [
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
+    "EncodersConfig",
     "InputConfig",
     "LossPair",
     "ModelConfig",

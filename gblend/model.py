@@ -150,6 +150,7 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every CUDA device as well
         encoders = {name: make_encoder(name, config, in_channels=channels.get(name)) for name in modalities}
+        _require_readers(encoders, config)
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
         if config.fusion == "mid":
             trunks = _trunks_to_cut(encoders, config)
@@ -163,6 +164,16 @@ def make_model(
             fusion = LATE[config.fusion]([e.output_dim for e in encoders.values()], config)
         heads[FUSED] = fused_head(cast(int, fusion.output_dim), classes, config)
     return BlendModel(encoders=starts, heads=heads, fusion=fusion, ends=ends)
+
+
+def _require_readers(encoders: Mapping[str, nn.Module], config: ModelConfig) -> None:
+    """Weights that were asked for must be read by something."""
+    for dims, setting in ((3, "visual_weights"), (2, "audio_weights")):
+        read = any(isinstance(encoder, Trunk) and DIMS[name] == dims for name, encoder in encoders.items())
+        if getattr(config, setting) is not None and not read:
+            raise ValueError(
+                f"model.{setting} are for a {dims}D trunk, and none of {', '.join(encoders)} has one; leave them out"
+            )
 
 
 def _trunks_to_cut(encoders: Mapping[str, nn.Module], config: ModelConfig) -> dict[str, Trunk]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gblend.config import BlendConfig, ComputeConfig, EncodersConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from jobs.cli import Flat, run
 from jobs.recipes import RECIPES
 
 NAN = float("nan")
@@ -120,3 +121,22 @@ def test_configurations_cannot_be_changed():
 def test_milestones_that_would_be_ignored_or_missed_are_refused(given):
     with pytest.raises(ValueError, match=r"optim\.milestones are the drops of schedule step, and of no other; got"):
         OptimConfig(**given)
+
+
+def test_networks_are_chosen_by_flags():
+    seen = []
+
+    def job(*, config: Flat[TrainConfig]) -> None:
+        """Take a configuration.
+
+        Args:
+            config: Experiment.
+        """
+        seen.append(config.model)
+
+    flags = "--model.encoders.rgb mine:make --model.encoders.other imu mine:imu --model.visual-block ip_csn"
+    more = "--model.visual-depth 152 --model.visual-layers --model.fusion lmf --model.audio-weights resnet18.pth"
+    assert run(job, ["small-cpu", *flags.split(), *more.split()], recipes=RECIPES) == 0
+    assert seen[0].encoders.places() == {"rgb": "mine:make", "imu": "mine:imu"}
+    assert (seen[0].visual_block, seen[0].visual_depth, seen[0].visual_layers) == ("ip_csn", 152, ())
+    assert (seen[0].fusion, seen[0].audio_weights, seen[0].visual_weights) == ("lmf", "resnet18.pth", None)

@@ -1,10 +1,13 @@
 """Weights from torchvision's files: then the trunk answers as torchvision's network, and what does not fit is named."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
+from torchvision.models.video.resnet import BasicStem, Bottleneck, Conv3DSimple, VideoResNet
 
 from gblend.config import ModelConfig
 from gblend.pretrained import load_pretrained
@@ -12,16 +15,56 @@ from gblend.resnet import Trunk
 from gblend.resnet2d import resnet2d
 from gblend.resnet3d import resnet3d
 
+
+class Depthwise(nn.Conv3d):
+    """A 3x3x3 convolution of single channels, as an argument of torchvision's video network."""
+
+    def __init__(self, inputs, outputs, _middle=None, stride=1, padding=1):
+        super().__init__(inputs, outputs, 3, stride=stride, padding=padding, groups=inputs, bias=False)
+
+    @staticmethod
+    def get_downsample_stride(stride):
+        return (stride, stride, stride)
+
+
+class PointwiseDepthwise(nn.Sequential):
+    def __init__(self, inputs, outputs, _middle=None, stride=1, padding=1):
+        pointwise = nn.Conv3d(inputs, outputs, 1, bias=False)
+        super().__init__(pointwise, nn.BatchNorm3d(outputs), Depthwise(outputs, outputs, stride=stride))
+
+    get_downsample_stride = Depthwise.get_downsample_stride
+
+
+class PoolingStem(BasicStem):
+    def __init__(self):
+        super().__init__()
+        self.append(nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+
+
+def bottlenecks(conv, stem):
+    return partial(of_weights, VideoResNet, block=Bottleneck, conv_makers=[conv] * 4, layers=[1, 2, 1, 1], stem=stem)
+
+
+def of_weights(make, *, weights, **options):
+    assert weights is None
+    return make(**options)
+
+
+SHORT = {"visual_depth": 50, "visual_layers": (1, 2, 1, 1)}
 VIDEO = {
     "r3d_18": (r3d_18, {"visual_block": "r3d"}),
     "mc3_18": (mc3_18, {"visual_block": "mc3"}),
     "r2plus1d_18": (r2plus1d_18, {"visual_block": "r2plus1d", "r2plus1d_middle": "block"}),
+    "bottlenecks": (bottlenecks(Conv3DSimple, BasicStem), {"visual_block": "r3d", **SHORT}),
+    "ir_csn": (bottlenecks(Depthwise, PoolingStem), {"visual_block": "ir_csn", **SHORT}),
+    "ip_csn": (bottlenecks(PointwiseDepthwise, PoolingStem), {"visual_block": "ip_csn", **SHORT}),
 }
+"""Torchvision's networks, and those its parts make, with our names for them."""
 IMAGE = {"resnet18": (resnet18, 18), "resnet50": (resnet50, 50)}
 
 
 def video_trunk(channels: int = 3, **changes) -> Trunk:
-    return empty(resnet3d, ModelConfig(visual_layers=(), visual_width=64, **changes), channels)
+    return empty(resnet3d, ModelConfig(**{"visual_layers": (), "visual_width": 64, **changes}), channels)
 
 
 def image_trunk(channels: int, depth: int) -> Trunk:
