@@ -1,6 +1,15 @@
 """Gradient-Blending: the method, its networks and their training."""
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import (
+    BlendConfig,
+    ComputeConfig,
+    EncodersConfig,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from gblend.data import RunData, load_run_data
 from gblend.loop import Position, train
 from gblend.loss import blended_loss
@@ -16,6 +25,7 @@ __all__ = [
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
+    "EncodersConfig",
     "HeadOutputs",
     "InputConfig",
     "LossConfig",

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import (
+    BlendConfig,
+    ComputeConfig,
+    EncodersConfig,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
+from jobs.cli import Flat, run
 from jobs.recipes import RECIPES
 
 NAN = float("nan")
@@ -23,15 +33,27 @@ def train_config(**changes) -> TrainConfig:
         (InputConfig, {"crop_px": -4}, "input.crop_px must be at least 1, got -4"),
         (InputConfig, {"mel_frames": 0}, "input.mel_frames must be at least 1, got 0"),
         (InputConfig, {"scale_px": 30, "crop_px": 40}, r"scale_px \(30\) must not be below input.crop_px \(40\)"),
-        (
-            ModelConfig,
-            {"visual_layers": ()},
-            r"model.visual_layers must be at least one block in every stage, got \[\]",
-        ),
+        (ModelConfig, {"visual_layers": (0,)}, r"model.visual_layers must be at least one block in .*, got \[0\]"),
         (ModelConfig, {"audio_layers": (1, 0)}, r"model.audio_layers must be .*, got \[1, 0\]"),
         (ModelConfig, {"visual_width": 0}, "model.visual_width must be at least 1, got 0"),
         (ModelConfig, {"audio_width": 0}, "model.audio_width must be at least 1, got 0"),
         (ModelConfig, {"fused_hidden": 0}, "model.fused_hidden must be at least 1, got 0"),
+        (ModelConfig, {"mid_stages": 0}, "model.mid_stages must be at least 1, got 0"),
+        (ModelConfig, {"se_reduction": 0}, "model.se_reduction must be at least 1, got 0"),
+        (ModelConfig, {"nl_reduction": 0}, "model.nl_reduction must be at least 1, got 0"),
+        (ModelConfig, {"lmf_rank": 0}, "model.lmf_rank must be at least 1, got 0"),
+        (
+            ModelConfig,
+            {"audio_stem": "authors", "audio_width": 6},
+            r"model.audio_width must be a multiple of 4 .*got 6",
+        ),
+        (ModelConfig, {"r2plus1d_middle": "block"}, "basic blocks of r2plus1d at depth 18 or 34; got r3d at depth 18"),
+        (EncodersConfig, {"rgb": "networks"}, "model.encoders.rgb must be module:callable, got 'networks'"),
+        (EncodersConfig, {"flow": ":make"}, "model.encoders.flow must be module:callable, got ':make'"),
+        (EncodersConfig, {"other": {"imu": "a:"}}, "model.encoders.imu must be module:callable, got 'a:'"),
+        (EncodersConfig, {"other": {"rgb": "a:b"}}, "none of rgb, flow, logmel, fused; got 'rgb'"),
+        (EncodersConfig, {"other": {"fused": "a:b"}}, "none of rgb, flow, logmel, fused; got 'fused'"),
+        (EncodersConfig, {"other": {"my.imu": "a:b"}}, "letters, digits and underscores .* got 'my.imu'"),
         (ModelConfig, {"fused_dropout": 1.0}, r"model.fused_dropout must be in \[0, 1\), got 1.0"),
         (OptimConfig, {"learning_rate": 0.0}, "optim.learning_rate must be positive, got 0.0"),
         (OptimConfig, {"learning_rate": NAN}, "optim.learning_rate must be positive, got nan"),
@@ -81,8 +103,15 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
     [
         (InputConfig, {"mel_alignment": "near"}, "input.mel_alignment must be one of stretch, exact, got 'near'"),
         (InputConfig, {"flip": "vertical"}, "input.flip must be one of none, horizontal, got 'vertical'"),
-        (ModelConfig, {"visual_block": "wide"}, "model.visual_block must be one of basic, bottleneck, got 'wide'"),
-        (ModelConfig, {"audio_block": "wide"}, "model.audio_block must be one of basic, bottleneck, got 'wide'"),
+        (ModelConfig, {"visual_block": "r4d"}, "model.visual_block must be one of r3d, r2plus1d, .*, got 'r4d'"),
+        (ModelConfig, {"visual_depth": 20}, "model.visual_depth must be one of 18, 34, 50, 101, 152, got 20"),
+        (ModelConfig, {"audio_depth": 34}, "model.audio_depth must be one of 18, 50, 101, 152, got 34"),
+        (ModelConfig, {"audio_stem": "big"}, "model.audio_stem must be one of small, authors, imagenet, got 'big'"),
+        (
+            ModelConfig,
+            {"fusion": "early"},
+            "model.fusion must be one of concat, mid, se-gate, nl-gate, lmf, got 'early'",
+        ),
         (OptimConfig, {"name": "lion"}, "optim.name must be one of sgd, adamw, adam, adagrad, got 'lion'"),
         (OptimConfig, {"schedule": "linear"}, "optim.schedule must be one of constant, cosine, step, got 'linear'"),
         (BlendConfig, {"overfitting_floor": "se"}, "blend.overfitting_floor must be one of none, standard-error"),
@@ -151,3 +180,22 @@ def test_the_lowest_cap_is_one_over_the_number_of_heads():
     BlendConfig(weight_cap=1 / 3).check_heads(3)
     with pytest.raises(ValueError, match=r"blend.weight_cap \(0.33\) must be at least 1 / 3 for 3 heads"):
         BlendConfig(weight_cap=0.33).check_heads(3)
+
+
+def test_networks_are_chosen_by_flags():
+    seen = []
+
+    def job(*, config: Flat[TrainConfig]) -> None:
+        """Take a configuration.
+
+        Args:
+            config: Experiment.
+        """
+        seen.append(config.model)
+
+    flags = "--model.encoders.rgb mine:make --model.encoders.other imu mine:imu --model.visual-block ip_csn"
+    more = "--model.visual-depth 152 --model.visual-layers --model.fusion lmf --model.audio-weights resnet18.pth"
+    assert run(job, ["small-cpu", *flags.split(), *more.split()], recipes=RECIPES) == 0
+    assert seen[0].encoders.places() == {"rgb": "mine:make", "imu": "mine:imu"}
+    assert (seen[0].visual_block, seen[0].visual_depth, seen[0].visual_layers) == ("ip_csn", 152, ())
+    assert (seen[0].fusion, seen[0].audio_weights, seen[0].visual_weights) == ("lmf", "resnet18.pth", None)

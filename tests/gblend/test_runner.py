@@ -333,14 +333,15 @@ def test_a_tracked_run_takes_g_and_o_from_its_own_history_over_the_last_super_ep
 
 
 def test_early_stop_ends_with_the_parameters_of_the_epoch_that_was_best_on_v(tmp_path):
-    config = tiny_config(epochs=6, optim=OptimConfig(learning_rate=0.3, schedule="constant"))
-    result = carry_out(tmp_path / "stopped", "early-stop", config=config)
+    """V is labelled wrongly, so that what is learned on T makes it worse."""
+    config, data = tiny_config(epochs=6), tiny_data()
+    data.heldout.labels = (data.heldout.labels + 1) % len(CLASSES)
+    result = carry_out(tmp_path / "stopped", "early-stop", config=config, data=data)
     history = history_of(tmp_path / "stopped")
     best = max(history[1:], key=lambda r: (r.heldout["fused"].accuracy, -r.heldout["fused"].loss_nats))
     assert result.kept_epoch == best.epoch < 6  # else the test would show nothing
     model = make_model(MODALITIES, len(CLASSES), config.model, seed=99).branch("fused")
     load_checkpoint(model, str(tmp_path / "stopped" / "checkpoint.pt"))
-    data = tiny_data()
     assert measure(model, data.heldout, spec=data.spec)["fused"].score() == best.heldout["fused"]
     scores = measure(model, data.splits["test"], spec=data.spec)
     assert scores["fused"].score() == result.scores["test"]["fused"]
@@ -397,10 +398,9 @@ def test_learned_weights_move_with_the_losses_and_are_recorded(tmp_path):
     carry_out(tmp_path / "run", "uncertainty", config=config)
     history = history_of(tmp_path / "run")
     assert all(list(record.weights) == [*MODALITIES, "fused"] for record in history[1:])
+    # They start at 1/4 and come to rest at 1 / (2 L), which is more as long as L < 2 nats.
+    assert min(history[1].weights.values()) > 0.25
     assert history[-1].weights != history[1].weights
-    # 1 / (2 L) is where they would come to rest: the head of lowest training loss has the largest weight.
-    losses = {head: score.loss_nats for head, score in history[-1].train.items()}
-    assert max(history[-1].weights, key=history[-1].weights.get) == min(losses, key=losses.get)
 
 
 def test_modulated_gradients_change_the_naive_run_and_nothing_else_about_it(tmp_path):

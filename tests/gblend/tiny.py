@@ -17,9 +17,8 @@ def tiny_config(**changes) -> TrainConfig:
         "epochs": 3,
         "batch_size": 6,
         "input": InputConfig(frames=FRAMES, crop_px=SIDE, mel_frames=MEL_FRAMES),
-        # Width 4 for sound crashes: oneDNN 3.12 on CPUs without AVX-512, 1x1 convolution, stride 2, channels last.
         "model": ModelConfig(
-            visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=8, fused_hidden=8, fused_dropout=0.2
+            visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=4, fused_hidden=8, fused_dropout=0.2
         ),
         "optim": OptimConfig(learning_rate=0.05),
         "blend": BlendConfig(first_epochs=2, next_epochs=1),

@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
     epochs=2,
     batch_size=8,
     input=InputConfig(frames=4, crop_px=16, mel_frames=20),
-    model=ModelConfig(visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=8, fused_hidden=8),
+    model=ModelConfig(visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=4, fused_hidden=8),
     optim=OptimConfig(name="adamw", learning_rate=0.02),
     blend=BlendConfig(holdout_share=0.25, first_epochs=1, next_epochs=1),
 )
