@@ -1,6 +1,6 @@
 """Probes: the same side by side or one after another, one pass over the clips, and no trace in the run."""
 
-import dataclasses
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -49,8 +49,21 @@ def test_shared_and_sequential_probes_find_the_same_losses():
     shared, sequential = (probe(network(), tiny_data(), probe_pass=kind) for kind in ("shared", "sequential"))
     assert list(shared) == list(sequential) == list(HEADS)
     for head in HEADS:
-        for one, other in zip(dataclasses.astuple(shared[head]), dataclasses.astuple(sequential[head]), strict=True):
+        for one, other in zip(astuple(shared[head]), astuple(sequential[head]), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("fusion", ["mid", "se-gate", "nl-gate", "lmf"])
+def test_so_they_do_with_every_fusion(fusion):
+    layers = {"visual_layers": (1, 1), "audio_layers": (1, 1), "mid_stages": 1}
+    model = replace(tiny_config().model, fusion=fusion, **layers)
+    losses = []
+    for kind in ("shared", "sequential"):
+        config = tiny_config(model=model, blend=BlendConfig(probe_pass=kind))
+        network, data = make_model(MODALITIES, len(CLASSES), model, seed=0), tiny_data()
+        found = run_probes(network, data, config, start=measure_both(network, data), ahead=AHEAD, seed=5)
+        losses.append([found[head].end_valid.loss_nats for head in HEADS])
+    np.testing.assert_array_equal(*losses)
 
 
 @pytest.mark.parametrize(("kind", "networks_at_once"), [("shared", 4), ("sequential", 1)])
@@ -86,7 +99,7 @@ def test_probing_leaves_the_network_and_the_random_state_as_they_are(kind):
 
 def test_probes_train_on_their_part_of_the_clips_only():
     part = [1, 2, 3, 5, 8, 13, 21]
-    data = dataclasses.replace(tiny_data(), probe_part=part, train_slice=part)
+    data = replace(tiny_data(), probe_part=part, train_slice=part)
     probe(network(), data)
     drawn = [position for position, entropy in data.train.drawn if entropy is not None]
     assert sorted(drawn) == sorted(part * AHEAD.epochs)

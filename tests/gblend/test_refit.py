@@ -20,8 +20,12 @@ def network(seed: int = 0):
     return make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed)
 
 
+def head_of(model):
+    return copy.deepcopy(model.heads[FUSED].state_dict())
+
+
 def refitted(model, **changes):
-    fresh = copy.deepcopy(network(seed=7).heads[FUSED].state_dict())
+    fresh = head_of(network(seed=7))
     return refit(model, tiny_data(), tiny_config(**changes), fresh_head=fresh, seed=0), fresh
 
 
@@ -35,6 +39,17 @@ def test_only_the_head_is_trained_and_the_network_is_left_as_it_was():
     for name, values in found.encoders.state_dict().items():  # parameters, and the statistics of BatchNorm
         assert torch.equal(values, before[f"encoders.{name}"]), name
     assert not any(torch.equal(values, fresh[name]) for name, values in found.heads[FUSED].state_dict().items())
+
+
+def test_a_fusion_with_parameters_and_statistics_stays_as_it_was():
+    layers = {"visual_layers": (1, 1), "audio_layers": (1, 1), "mid_stages": 1}
+    config = tiny_config(model=replace(tiny_config().model, fusion="mid", **layers))
+    model = make_model(MODALITIES, len(CLASSES), config.model, seed=0)
+    before = copy.deepcopy(model.state_dict())
+    found = refit(model, tiny_data(), config, fresh_head=head_of(model), seed=0)
+    below = {name: values for name, values in found.state_dict().items() if not name.startswith("heads.")}
+    assert any(name.startswith("fusion.") and name.endswith("running_mean") for name in below)
+    assert all(torch.equal(values, before[name]) for name, values in below.items())
 
 
 def test_it_starts_from_the_given_head_not_from_the_trained_one():
