@@ -115,9 +115,10 @@ class MidConcat(nn.Module):
     Open in the paper: the layer, how sound meets pictures, and which stages follow. Ours: after ``mid_stages`` stages;
     maps of (time, mel) are averaged over mel, brought to the time steps of the picture and repeated over its height and
     width; maps of (time, height, width) are brought to the size of the first of them. What follows are the stages of
-    the visual trunk, the first with the joined channels as input. With two stages alone and hidden layers half as wide
-    as what they read (so the authors' code has them), R3D-50 with the audio network has 51.9 M parameters, 37.6 % less
-    than with late concat; the paper says 37 %.
+    the visual trunk, the first with the joined channels as input; they begin at random also where the trunks are
+    pre-trained. With two stages alone and hidden layers half as wide as what they read (so the authors' code has
+    them), R3D-50 with the audio network has 51.9 M parameters, 37.6 % less than with late concat;
+    the paper says 37 %.
     """
 
     def __init__(self, stages: nn.Module) -> None:

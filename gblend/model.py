@@ -144,7 +144,7 @@ def make_model(
         ValueError: Fewer than two modalities, one without an encoder, weights that do not fit, or a fusion that these
             encoders do not allow.
     """
-    if len(modalities) < 2:
+    if len(set(modalities)) < 2:
         raise ValueError(f"blending needs at least two modalities, got {list(modalities)}")
     channels = in_channels or {}
     with torch.random.fork_rng(devices=[]):
@@ -153,7 +153,7 @@ def make_model(
         _require_readers(encoders, config)
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
         if config.fusion == "mid":
-            trunks = _trunks_to_cut(encoders, config)
+            trunks = _trunks_to_cut(encoders)
             starts = {name: trunk.start(config.mid_stages) for name, trunk in trunks.items()}
             ends = {name: trunk.end(config.mid_stages) for name, trunk in trunks.items()}
             fusion: nn.Module = MidConcat(
@@ -176,7 +176,8 @@ def _require_readers(encoders: Mapping[str, nn.Module], config: ModelConfig) -> 
             )
 
 
-def _trunks_to_cut(encoders: Mapping[str, nn.Module], config: ModelConfig) -> dict[str, Trunk]:
+def _trunks_to_cut(encoders: Mapping[str, nn.Module]) -> dict[str, Trunk]:
+    """All encoders, which must be trunks of ours; of two or more of these at least one is visual."""
     trunks = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, Trunk)}
     others = [name for name in encoders if name not in trunks]
     if others:
@@ -184,6 +185,4 @@ def _trunks_to_cut(encoders: Mapping[str, nn.Module], config: ModelConfig) -> di
             f"fusion mid cuts trunks in two, and the encoder of {others[0]} is a network of your own; choose a fusion "
             f"of vectors: {', '.join(LATE)}"
         )
-    if not any(DIMS[name] == 3 for name in trunks):
-        raise ValueError(f"fusion mid goes on with a visual trunk, and {', '.join(trunks)} have none")
     return trunks
