@@ -10,8 +10,8 @@ their end. The headline is the worst of all.
 
 Clips are 2 s of textured pictures (JPEG), flow and log-mel in shards made on the spot; networks, windows and optimiser
 are those of the recipe small-cpu. All of it runs in one process on one thread. Every training is compared with the mean
-of the naive ones just before and just after it, and the median of the ratios counts. A decode is a random window cut from a clip for training,
-however many networks see it and however few of its modalities are decoded.
+of the naive ones just before and just after it, and the median of the ratios counts. A decode is a random window cut
+from a clip for training, however many networks see it and however few of its modalities are decoded.
 """
 
 import argparse
