@@ -221,7 +221,7 @@ class BlendConfig:
     holdout_seed: int = 0
     """V depends on the data and on this, not on the run's seed, so that all runs can be compared."""
     first_epochs: int = 10
-    """Length of the first super-epoch of ``online``."""
+    """Length of the first super-epoch of ``online`` and ``tracked``."""
     next_epochs: int = 5
     """Length of the following ones; the last is what remains."""
     measure: Literal["loss", "accuracy"] = "loss"

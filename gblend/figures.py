@@ -146,7 +146,9 @@ def ogr_figure(runs: Sequence[Run]) -> Figure:
         values = [found.ogr for step in steps for found in step.heads]
         cut = cut or any(value > _ogr_top(values) for value in values)
     if not panels:
-        return Figure(missing="No run estimated weights, so OGR was not measured; the methods offline and online do.")
+        return Figure(
+            missing="No run estimated weights, so OGR was not measured; the methods tracked, offline and online do."
+        )
     note = "An open bar or dot at the top is an OGR beyond the axis." if cut else ""
     return Figure(panels=tuple(panels), note=note)
 
@@ -294,5 +296,5 @@ def weights_figure(runs: Sequence[Run]) -> Figure:
             drawn.axes.set_title(method)
         panels.append(drawn.svg[0])
     if not panels:
-        return Figure(missing="No run estimated weights; the methods offline and online do.")
+        return Figure(missing="No run estimated weights; the methods tracked, offline and online do.")
     return Figure(panels=tuple(panels))

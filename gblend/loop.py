@@ -5,11 +5,9 @@ can train side by side on the same batches, each as if it were alone. Randomness
 never of global state: a probe between two epochs of a run cannot change the run.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from gblend.loss import LearnedWeights, blended_loss, class_weights_of
 from gblend.measure import head_mask
 from gblend.model import BlendModel
 from gblend.modulation import modulate
+from gblend.randomness import Randomness, seed_of
 from gblend.schedule import learning_rate_at
 
 RUN_STREAM = 0
@@ -65,7 +64,7 @@ class _Lane:
     learner: Learner
     network: torch.nn.Module
     """Its model, sharing gradients with other workers."""
-    randomness: "_Randomness"
+    randomness: Randomness
     noise: torch.Generator
     """Of modulated gradients; the same on all workers."""
 
@@ -159,8 +158,8 @@ def train_together(
             _Lane(
                 learner=learner,
                 network=network,
-                randomness=_Randomness(device=device, entropy=own),
-                noise=torch.Generator(device).manual_seed(_seed((*entropy, ALL_RANKS))),
+                randomness=Randomness(device=device, entropy=own),
+                noise=torch.Generator(device).manual_seed(seed_of((*entropy, ALL_RANKS))),
             )
             for learner, network in zip(learners, networks, strict=True)
         ]
@@ -244,36 +243,3 @@ def _to_training_mode(lane: _Lane) -> None:
         parameters = list(part.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             part.eval()
-
-
-@dataclass(kw_only=True)
-class _Randomness:
-    """The states of the global generators of the CPU and of a device, as one learner sees them."""
-
-    device: torch.device
-    entropy: tuple[int, ...]
-    states: list[Tensor] = field(default_factory=list)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The generators go on where this learner left them; afterwards they are as they were before."""
-        generators = [torch.default_generator]  # torch.manual_seed would seed the other devices as well
-        if self.device.type == "cuda":
-            generators.append(torch.cuda.default_generators[self.device.index])
-        before = [generator.get_state() for generator in generators]
-        if self.states:
-            for generator, state in zip(generators, self.states, strict=True):
-                generator.set_state(state)
-        else:
-            for generator in generators:
-                generator.manual_seed(_seed(self.entropy))
-        try:
-            yield
-        finally:
-            self.states = [generator.get_state() for generator in generators]
-            for generator, state in zip(generators, before, strict=True):
-                generator.set_state(state)
-
-
-def _seed(entropy: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
