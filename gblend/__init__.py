@@ -1,18 +1,34 @@
 """Gradient-Blending: the method, its networks and their training."""
 
-from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.config import (
+    BlendConfig,
+    ComputeConfig,
+    EncodersConfig,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from gblend.data import RunData, load_run_data
-from gblend.loop import Position, blended_loss, train
+from gblend.loop import Position, train
+from gblend.loss import blended_loss
+from gblend.methods import RunSpec
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
-from gblend.runner import Runner, RunSpec
+from gblend.outputs import HeadOutputs, join_outputs, load_outputs
+from gblend.predictions import score_predictions
+from gblend.runner import Runner
 
 __all__ = [
     "BlendConfig",
     "BlendModel",
     "BlendWeights",
     "ComputeConfig",
+    "EncodersConfig",
+    "HeadOutputs",
     "InputConfig",
+    "LossConfig",
     "LossPair",
     "ModelConfig",
     "OptimConfig",
@@ -23,7 +39,10 @@ __all__ = [
     "TrainConfig",
     "blend_weights",
     "blended_loss",
+    "join_outputs",
+    "load_outputs",
     "load_run_data",
     "make_model",
+    "score_predictions",
     "train",
 ]

@@ -53,6 +53,15 @@ def share_gradients(model: nn.Module, *, unused: bool) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
 
 
+def average_gradients(module: nn.Module) -> None:
+    """Give every worker the mean of all workers' gradients of a module that `share_gradients` does not know of."""
+    if world_size() == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            sum_over_workers(parameter.grad).div_(world_size())
+
+
 def average_buffers(model: nn.Module) -> None:
     """Give every worker the mean of all workers' floating-point buffers (BatchNorm's running statistics)."""
     if world_size() == 1:

@@ -22,7 +22,7 @@ def _require_choices(config: Any, section: str) -> None:
     for item in fields(config):
         if get_origin(item.type) is Literal:
             value, allowed = getattr(config, item.name), get_args(item.type)
-            _require(value in allowed, section + item.name, f"one of {', '.join(allowed)}", repr(value))
+            _require(value in allowed, section + item.name, f"one of {', '.join(map(str, allowed))}", repr(value))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,51 +54,118 @@ class InputConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """Size of the residual trunks and of the fused head."""
+class EncodersConfig:
+    """Networks of your own in place of the trunks, each as ``module:callable``.
 
-    visual_block: Literal["basic", "bottleneck"] = "basic"
-    """Residual block of the 3D trunks (rgb, flow)."""
+    The callable takes the number of input channels and returns a ``torch.nn.Module`` with an attribute ``output_dim``
+    that maps (batch, channels, ...) to (batch, output_dim).
+    """
+
+    rgb: str | None = None
+    """For frames: (batch, 3, time, height, width)."""
+    flow: str | None = None
+    """For flow: (batch, 2, time, height, width)."""
+    logmel: str | None = None
+    """For sound: (batch, 1, time, mel)."""
+    other: dict[str, str] = field(default_factory=dict)
+    """For a modality of your own: its name, then ``module:callable``."""
+
+    def __post_init__(self) -> None:
+        for name, place in self.places().items():
+            module, _, attribute = place.partition(":")
+            if not (module and attribute.isidentifier()):
+                raise ValueError(f"model.encoders.{name} must be module:callable, got {place!r}")
+        for name in self.other:
+            # A name becomes part of parameter names and file names.
+            if not name.isidentifier() or name in (*MODALITIES, "fused"):
+                raise ValueError(
+                    f"model.encoders.other names modalities of your own, by letters, digits and underscores and none "
+                    f"of {', '.join(MODALITIES)}, fused; got {name!r}"
+                )
+
+    def places(self) -> dict[str, str]:
+        """Modality to ``module:callable``, of those that are set."""
+        known = {name: getattr(self, name) for name in MODALITIES}
+        return {name: place for name, place in {**known, **self.other}.items() if place is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Trunks, fusion and fused head."""
+
+    visual_block: Literal["r3d", "r2plus1d", "ip_csn", "ir_csn", "mc3"] = "r3d"
+    """Convolutions of the 3D trunks (rgb, flow); see ``gblend.resnet3d``."""
+    visual_depth: Literal[18, 34, 50, 101, 152] = 18
+    """Basic residual blocks at 18 and 34, bottlenecks above; and how many, unless ``visual_layers`` says it."""
     visual_layers: tuple[int, ...] = (1, 1, 1)
-    """Blocks per stage; every stage after the first halves time, height and width."""
+    """Blocks in every stage; empty: those of the depth. Every stage after the first halves time, height and width."""
     visual_width: int = 8
-    """Channels of the first stage; doubled per stage."""
+    """Channels of the first stage (64 in every published network); doubled per stage."""
     visual_grid: int = 1
     """A 3D trunk's last features are averaged over the cells of a square grid with so many cells a side. 1 is global
     pooling, as in the paper; more keeps where in a small picture something was."""
-    audio_block: Literal["basic", "bottleneck"] = "basic"
-    """Residual block of the 2D trunk (logmel)."""
+    visual_weights: str | None = None
+    """Pre-trained weights of the 3D trunks: path or URL of a state dict with torchvision's names."""
+    r2plus1d_middle: Literal["convolution", "block"] = "convolution"
+    """Channels inside the second (2+1)D convolution of a basic block: matched to that ``convolution``, as published, or
+    those of the ``block``'s first one, as in torchvision's r2plus1d_18, whose weights need it."""
+    audio_stem: Literal["small", "authors", "imagenet"] = "small"
+    """First layers, strides and pooling of the 2D trunk (logmel); see ``gblend.resnet2d``."""
+    audio_depth: Literal[18, 50, 101, 152] = 18
+    """Basic residual blocks at 18, bottlenecks above; and how many, unless ``audio_layers`` says it."""
     audio_layers: tuple[int, ...] = (1, 1, 1)
-    """Blocks per stage."""
+    """Blocks in every stage; empty: those of the depth."""
     audio_width: int = 8
-    """Channels of the first stage."""
+    """Channels of the first stage (64 in every published network); doubled per stage."""
+    audio_weights: str | None = None
+    """Pre-trained weights of the 2D trunk: path or URL of a state dict with torchvision's names."""
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    """Networks of your own in place of the trunks."""
+    fusion: Literal["concat", "mid", "se-gate", "nl-gate", "lmf"] = "concat"
+    """How features meet: see ``gblend.fusion``. All but ``mid`` meet as vectors, at the end of the trunks."""
+    mid_stages: int = 2
+    """For ``mid``: stages that every modality goes through alone."""
+    se_reduction: int = 16
+    """For ``se-gate``: how much narrower than the features its hidden layer is."""
+    nl_reduction: int = 2
+    """For ``nl-gate``: how much narrower than the longest feature vector the space is in which modalities attend."""
+    lmf_rank: int = 4
+    """For ``lmf``: rank of the decomposition."""
     fused_hidden: int = 64
-    """Width of the fused head's two hidden layers."""
+    """Width of the fused head's two hidden layers, and of what ``lmf`` gives them."""
     fused_dropout: float = 0.0
-    """Dropout on the concatenated features."""
+    """Dropout on the fused (concatenated) features."""
 
     def __post_init__(self) -> None:
-        for name in ("visual_width", "visual_grid", "audio_width", "fused_hidden"):
+        positive = ("visual_width", "visual_grid", "audio_width", "fused_hidden")
+        for name in (*positive, "mid_stages", "se_reduction", "nl_reduction", "lmf_rank"):
             _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         for name in ("visual_layers", "audio_layers"):
             layers = getattr(self, name)
-            _require(min(layers, default=0) >= 1, f"model.{name}", "at least one block in every stage", list(layers))
+            _require(min(layers, default=1) >= 1, f"model.{name}", "at least one block in every stage", list(layers))
         _require(0.0 <= self.fused_dropout < 1.0, "model.fused_dropout", "in [0, 1)", self.fused_dropout)
         _require_choices(self, "model.")
+        if self.audio_stem == "authors":
+            _require(self.audio_width % 4 == 0, "model.audio_width", "a multiple of 4 (stem authors)", self.audio_width)
+        if self.r2plus1d_middle == "block" and (self.visual_block != "r2plus1d" or self.visual_depth > 34):
+            raise ValueError(
+                f"model.r2plus1d_middle block is of the basic blocks of r2plus1d at depth 18 or 34; got "
+                f"{self.visual_block} at depth {self.visual_depth}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """Optimiser and learning-rate schedule; probes use the same at the same epoch, with fresh state."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "adam", "adagrad"] = "sgd"
     """``sgd`` has momentum."""
     learning_rate: float = 0.01
-    """Peak, for the whole batch of all workers together."""
-    momentum: float = 0.9
-    """Of ``sgd``."""
+    """Peak, for the whole batch of all workers together: their number does not change it."""
+    momentum: float | None = None
+    """Of ``sgd``; none: 0.9. The others have none to set."""
     weight_decay: float = 1e-4
-    """L2 penalty (``sgd``) or decoupled decay (``adamw``)."""
+    """Decoupled decay (``adamw``) or L2 penalty (the others)."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     """``step`` multiplies by 0.1 at each of ``milestones``."""
     milestones: tuple[int, ...] = ()
@@ -108,7 +175,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.learning_rate < math.inf, "optim.learning_rate", "positive", self.learning_rate)
-        _require(0.0 <= self.momentum < 1.0, "optim.momentum", "in [0, 1)", self.momentum)
+        _require(0.0 <= (self.momentum or 0.0) < 1.0, "optim.momentum", "in [0, 1)", self.momentum)
+        if self.momentum is not None and self.name != "sgd":
+            raise ValueError(
+                f"optim.momentum ({self.momentum}) is a setting of sgd, and {self.name} would ignore it; leave it out, "
+                "or set it to None where the recipe gives it"
+            )
         for name in ("weight_decay", "warmup_epochs"):
             _require(0.0 <= getattr(self, name) < math.inf, f"optim.{name}", "at least 0", getattr(self, name))
         _require(min(self.milestones, default=0) >= 0, "optim.milestones", "at least 0", list(self.milestones))
@@ -118,6 +190,26 @@ class OptimConfig:
                 f"milestones {list(self.milestones)}; give both or neither"
             )
         _require_choices(self, "optim.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Cross-entropy as it is trained on. Measured losses, and with them O and G, stay plain."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    class_weights: Literal["equal", "balanced"] | tuple[float, ...] = "equal"
+    """What a clip of each class counts. ``balanced``: in inverse proportion to the class's clips in T, 1 on average
+    over the clips. Or a number per class, in the order of the data set's classes."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.label_smoothing < 1.0, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        given = self.class_weights
+        if isinstance(given, str):
+            _require(given in ("equal", "balanced"), "loss.class_weights", "equal, balanced or numbers", repr(given))
+        else:
+            valid = len(given) > 0 and all(0.0 < weight < math.inf for weight in given)
+            _require(valid, "loss.class_weights", "a positive number for every class", list(given))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +224,43 @@ class BlendConfig:
     """Length of the first super-epoch of ``online``."""
     next_epochs: int = 5
     """Length of the following ones; the last is what remains."""
+    measure: Literal["loss", "accuracy"] = "loss"
+    """What O and G are changes of: the loss in nats (the paper's tables), or the error rate, 1 - accuracy, in its place
+    (the paper allows a metric). It is the same for all heads and at both ends."""
+    probe_end: Literal["last", "best-v"] = "last"
+    """Where a probe ends. ``last`` is the paper. ``best-v``: after the epoch with the lowest ``measure`` on V, never
+    before the first; a short probe then measures after every epoch, not only at its ends."""
+    generalization_discount: Literal["none", "standard-error"] = "none"
+    """``none`` is the paper. ``standard-error`` takes G minus its standard error for G."""
     overfitting_floor: Literal["none", "standard-error"] = "none"
     """``none`` is the paper. ``standard-error`` replaces O^2 by max(O^2, SE^2)."""
+    shrinkage: float = 0.0
+    """Share s of equal weights in the weights: (1 - s) w + s / (k + 1). 0 is the paper."""
+    smoothing: float = 0.0
+    """Share of the previous estimate's final weights in the weights of an ``online`` run. 0 is the paper."""
+    weight_cap: float = 1.0
+    """No weight above this; what is cut off goes to the others in equal parts. At least 1 / (k + 1); 1 is the paper."""
+    fused_floor: float = 0.0
+    """No weight of the fused head below this, because it is the one that predicts; the others make room in
+    proportion. 0 is the paper."""
+    scale: Literal["one", "heads"] = "one"
+    """What the loss weights of all heads add up to: 1, or the number of heads; ``uncertainty`` starts from that sum,
+    ``fixed`` has its own. The sum is a step size: with SGD, ``heads`` moves a uni-modal head of an equal blend as far
+    as training it alone does."""
     fixed_weights: tuple[float, ...] = ()
     """Weights of the method ``fixed``: one per modality, then the fused head; used as they are, whatever their sum."""
+    probe_pass: Literal["shared", "sequential"] = "shared"
+    """The k+1 probes of a super-epoch train on the same batches, each decoded once; or one probe after another, which
+    holds one network at a time in memory. The weights are the same."""
+    probe_fraction: float = 1.0
+    """Share of T that the probes of ``online`` train on: stratified, whole groups, seeded. T' lies in it."""
+    reuse: Literal["none", "offline"] = "none"
+    """``offline``: the first super-epoch of ``online`` takes its weights from the estimate of ``offline``, whose
+    full-length probes are runs of the comparison anyway."""
+    refit_epochs: int = 2
+    """After a run of all heads, train a new fused head on its frozen trunks for so long and score it too; 0: do not."""
+    ogm_alpha: float = 0.5
+    """How strongly ``ogm-ge`` slows the modality that is ahead: its gradient is multiplied by 1 - tanh(alpha ratio)."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.holdout_share < 0.5, "blend.holdout_share", "in (0, 0.5)", self.holdout_share)
@@ -143,7 +268,35 @@ class BlendConfig:
             _require(getattr(self, name) >= least, f"blend.{name}", f"at least {least}", getattr(self, name))
         valid = all(0.0 <= weight < math.inf for weight in self.fixed_weights)
         _require(valid, "blend.fixed_weights", "finite and not negative", list(self.fixed_weights))
+        _require(0.0 <= self.shrinkage <= 1.0, "blend.shrinkage", "in [0, 1]", self.shrinkage)
+        _require(0.0 <= self.smoothing < 1.0, "blend.smoothing", "in [0, 1)", self.smoothing)
+        _require(0.0 < self.weight_cap <= 1.0, "blend.weight_cap", "in (0, 1]", self.weight_cap)
+        _require(0.0 <= self.fused_floor < 1.0, "blend.fused_floor", "in [0, 1)", self.fused_floor)
+        if self.fused_floor > self.weight_cap:
+            raise ValueError(
+                f"blend.fused_floor ({self.fused_floor}) must not be above blend.weight_cap ({self.weight_cap}); "
+                "lower the floor or raise the cap"
+            )
+        _require(0.0 < self.probe_fraction <= 1.0, "blend.probe_fraction", "in (0, 1]", self.probe_fraction)
+        _require(self.refit_epochs >= 0, "blend.refit_epochs", "at least 0", self.refit_epochs)
+        _require(0.0 < self.ogm_alpha < math.inf, "blend.ogm_alpha", "positive", self.ogm_alpha)
         _require_choices(self, "blend.")
+
+    def check_heads(self, count: int) -> None:
+        """Raise ``ValueError`` unless ``count`` weights under the cap can add up to 1."""
+        if self.weight_cap * count < 1.0 - 1e-9:
+            raise ValueError(
+                f"blend.weight_cap ({self.weight_cap}) must be at least 1 / {count} for {count} heads, or the weights "
+                "cannot add up to 1"
+            )
+
+    def total(self, heads: int) -> float:
+        """What the loss weights add up to.
+
+        >>> BlendConfig().total(3), BlendConfig(scale="heads").total(3)
+        (1.0, 3.0)
+        """
+        return float(heads) if self.scale == "heads" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +321,8 @@ class TrainConfig:
     """Optimiser."""
     blend: BlendConfig = field(default_factory=BlendConfig)
     """Weight estimation."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Training loss."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -126,6 +127,10 @@ class RunData:
     """Of clip ids, labels and feature specs: data sets that differ in these are not the same data."""
     excluded: dict[str, int] | None = None
     """Clips left out by the missing-modality policy, per split."""
+    probe_part: Sequence[int] | None = None
+    """Positions in ``train`` that short probes train on, ``train_slice`` among them; None: all."""
+    class_counts: Sequence[int] | None = None
+    """Clips of T per class, for class weights in proportion to them."""
 
 
 def training_batches(
@@ -197,9 +202,12 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         require_disjoint(pool, index, split)
     held = hold_out(pool.labels.tolist(), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
     train, heldout = pool.take(~held), pool.take(held)
+    part = choose_part(train, config.blend.probe_fraction, seed=config.blend.holdout_seed)
+    chosen = choose_slice(train.take(part), len(heldout), seed=config.blend.holdout_seed)
+    positions = np.flatnonzero(part)
     return RunData(
         train=dataset(train),
-        train_slice=choose_slice(train, len(heldout), seed=config.blend.holdout_seed),
+        train_slice=positions[chosen].tolist(),
         heldout=dataset(heldout),
         splits={split: dataset(index) for split, index in others.items()},
         modalities=modalities,
@@ -208,6 +216,8 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         heldout_ids=heldout.clip_ids,
         fingerprint=fingerprint(info.features, [pool, *others.values()]),
         excluded=excluded,
+        probe_part=None if part.all() else positions.tolist(),
+        class_counts=np.bincount(train.labels, minlength=len(task.classes)).tolist(),
     )
 
 
@@ -249,6 +259,19 @@ def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> t
             raise ValueError(f"no clip of split {split!r} has any of {names}; choose other modalities")
         raise ValueError(f"no clip of split {split!r} has all of {names}; use --missing zero or fewer modalities")
     return index.take(usable), int((~usable).sum())
+
+
+def choose_part(train: ClipIndex, fraction: float, *, seed: int) -> Bool[np.ndarray, " clips"]:
+    """Clips that short probes train on: about ``fraction`` of every class, groups whole, as V is chosen."""
+    if fraction == 1.0:
+        return np.ones(len(train), dtype=bool)
+    try:
+        return hold_out(train.labels.tolist(), train.groups, fraction, seed=seed)
+    except ValueError:
+        raise ValueError(
+            f"blend.probe_fraction ({fraction:g}) of {len(train)} training clips in {len(set(train.groups))} groups is "
+            "none or all of them; use more clips, or 1"
+        ) from None
 
 
 def choose_slice(train: ClipIndex, size: int, *, seed: int) -> list[int]:

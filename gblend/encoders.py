@@ -1,132 +1,92 @@
-"""Trunks: one residual family in 2D (log-mel) and 3D (rgb, flow), from CI size to the paper's ResNet-50s.
+"""The encoder of a modality: a trunk of our family, pre-trained or not, or a network of the user's own.
 
-The 3D trunk is the authors' R3D: stem 3x7x7 with stride (1, 2, 2), no pooling after it, every stage after the first
-halves time, height and width, average pooling at the end. The 2D trunk takes 1 x time x mel: stem 3x3 with stride 2,
-every stage halves both axes, maximum pooling at the end; the authors' audio network differs in its first stage.
+An encoder maps (batch, channels, ...) to (batch, ``output_dim``). For the modalities we know, the number of axes
+decides the trunk: 3D for pictures over time, 2D for a spectrogram. Any other name needs a network of its own.
 """
 
+import importlib
 from collections.abc import Mapping
-from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gblend.config import ModelConfig
-from schemas import Modality
+from gblend.pretrained import load_pretrained
+from gblend.resnet import Trunk
+from gblend.resnet2d import resnet2d
+from gblend.resnet3d import resnet3d
 
-Block = Literal["basic", "bottleneck"]
+IN_CHANNELS: Mapping[str, int] = {"rgb": 3, "flow": 2, "logmel": 1}
+"""Channels of each known modality's input."""
 
-IN_CHANNELS: Mapping[Modality, int] = {"rgb": 3, "flow": 2, "logmel": 1}
-"""Channels of each modality's input; rgb and flow have axes (channel, time, height, width), logmel (1, time, mel)."""
-
-_CONV: Mapping[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_NORM: Mapping[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-
-
-def _conv_norm(dims: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    conv = _CONV[dims](inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, _NORM[dims](outputs))
+DIMS: Mapping[str, int] = {"rgb": 3, "flow": 3, "logmel": 2}
+"""Axes after the channels: time, height, width; or time, mel."""
 
 
-class ResidualBlock(nn.Module):
-    """``basic``: two 3-convolutions. ``bottleneck``: 1, 3, 1, the outer ones four times as wide."""
+class OwnEncoder(nn.Module):
+    """A user's network, whose answers are checked where they enter."""
 
-    def __init__(self, *, dims: int, block: Block, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, network: nn.Module, *, output_dim: int, name: str) -> None:
         super().__init__()
-        outputs = width * EXPANSION[block]
-        if block == "basic":
-            self.residual = nn.Sequential(
-                _conv_norm(dims, inputs, width, 3, stride), nn.ReLU(), _conv_norm(dims, width, width, 3)
-            )
-        else:
-            self.residual = nn.Sequential(
-                _conv_norm(dims, inputs, width, 1),
-                nn.ReLU(),
-                _conv_norm(dims, width, width, 3, stride),
-                nn.ReLU(),
-                _conv_norm(dims, width, outputs, 1),
-            )
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else _conv_norm(dims, inputs, outputs, 1, stride)
+        self.network = network
+        self.output_dim = output_dim
+        self._name = name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any (batch, inputs, ...) to (batch, outputs, ...), each axis divided by the stride."""
-        return torch.relu(self.residual(x) + self.shortcut(x))
+        """(batch, channels, ...) to (batch, output_dim)."""
+        features = self.network(x)
+        expected = (len(x), self.output_dim)
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        if shape != expected:
+            raise ValueError(f"{self._name} must map {tuple(x.shape)} to {expected}, (batch, output_dim); got {shape}")
+        return features
 
 
-EXPANSION: Mapping[Block, int] = {"basic": 1, "bottleneck": 4}
+def make_encoder(modality: str, config: ModelConfig, *, in_channels: int | None = None) -> Trunk | OwnEncoder:
+    """The encoder of one modality.
 
+    Args:
+        modality: Its name.
+        config: Which networks.
+        in_channels: Of a modality that is not in `IN_CHANNELS`.
 
-class ResNet(nn.Module):
-    """Residual trunk: (batch, channels, ...) to (batch, `output_dim`)."""
-
-    output_dim: int
-    """Length of the feature vector."""
-
-    def __init__(
-        self,
-        *,
-        dims: Literal[2, 3],
-        block: Block,
-        layers: tuple[int, ...],
-        width: int,
-        in_channels: int,
-        grid: int = 1,
-    ) -> None:
-        super().__init__()
-        if not layers or min(layers) < 1:
-            raise ValueError(f"a trunk needs at least one block in every stage, got layers {layers}")
-        if dims == 3:
-            stem = nn.Conv3d(in_channels, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
-        else:
-            stem = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, _NORM[dims](width), nn.ReLU())
-        stages, channels = [], width
-        for stage, depth in enumerate(layers):
-            blocks = []
-            for position in range(depth):
-                halves = position == 0 and (stage > 0 or dims == 2)
-                stage_width = width * 2**stage
-                blocks.append(
-                    ResidualBlock(dims=dims, block=block, inputs=channels, width=stage_width, stride=2 if halves else 1)
-                )
-                channels = stage_width * EXPANSION[block]
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool3d((1, grid, grid)) if dims == 3 else nn.AdaptiveMaxPool2d(1)
-        self.output_dim = channels * (grid**2 if dims == 3 else 1)
-        _initialise(self)
-        # Channels last: the same numbers, 1.5 to 2 times the speed of narrow 3D convolutions on a CPU.
-        self._memory_format = torch.channels_last_3d if dims == 3 else torch.channels_last
-        self.to(memory_format=self._memory_format)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, time, height, width) or (batch, 1, time, mel) to (batch, output_dim)."""
-        x = x.contiguous(memory_format=self._memory_format)
-        return self.pool(self.stages(self.stem(x))).flatten(1)
-
-
-def make_encoder(modality: Modality, config: ModelConfig) -> ResNet:
-    """The trunk of one modality."""
-    if modality == "logmel":
-        return ResNet(
-            dims=2,
-            block=config.audio_block,
-            layers=config.audio_layers,
-            width=config.audio_width,
-            in_channels=IN_CHANNELS[modality],
+    Raises:
+        ValueError: A modality we do not know has no network of its own, or that network cannot be made.
+    """
+    place = config.encoders.places().get(modality)
+    channels = IN_CHANNELS.get(modality, in_channels)
+    if place is None and modality not in DIMS:
+        raise ValueError(
+            f"unknown modality {modality!r}; allowed: {', '.join(DIMS)}, and any that model.encoders.other has a "
+            "network for"
         )
-    return ResNet(
-        dims=3,
-        block=config.visual_block,
-        layers=config.visual_layers,
-        width=config.visual_width,
-        grid=config.visual_grid,
-        in_channels=IN_CHANNELS[modality],
-    )
+    if channels is None:
+        raise ValueError(f"the network of {modality} needs the number of its input channels; give in_channels")
+    if place is not None:
+        return _own_encoder(f"model.encoders.{modality} ({place})", place, channels)
+    if DIMS[modality] == 2:
+        trunk, weights = resnet2d(config, in_channels=channels), config.audio_weights
+    else:
+        trunk, weights = resnet3d(config, in_channels=channels), config.visual_weights
+    if weights is not None:
+        load_pretrained(trunk, weights)
+    return trunk
 
 
-def _initialise(trunk: nn.Module) -> None:
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+def _own_encoder(name: str, place: str, in_channels: int) -> OwnEncoder:
+    module_name, _, attribute = place.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(f"{name}: {module_name} cannot be imported ({error})") from error
+    make = getattr(module, attribute, None)
+    if make is None:
+        raise ValueError(f"{name}: module {module_name} has no {attribute}")
+    if not callable(make):
+        raise ValueError(f"{name}: {attribute} must be callable with the number of channels, is {type(make).__name__}")
+    network = make(in_channels)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name} must return a torch.nn.Module, returned {type(network).__name__}")
+    output_dim = getattr(network, "output_dim", None)
+    if not isinstance(output_dim, int) or output_dim < 1:
+        raise ValueError(f"{name}: the network needs an attribute output_dim, the length of its features (an int)")
+    return OwnEncoder(network, output_dim=output_dim, name=name)

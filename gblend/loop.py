@@ -1,28 +1,35 @@
-"""The training loop: any network of `gblend.model`, any loss weights, some epochs. Plain torch.
+"""The training loop: any networks of `gblend.model`, any loss weights, some epochs. Plain torch.
 
-A run, a single-modality baseline and a probe differ only in the network and the weights they bring. Randomness is a
-function of (seed, stream, epoch), never of global state: a probe between two epochs of a run cannot change the run.
+A run, a single-modality baseline and a probe differ only in the network and the weights they bring; several networks
+can train side by side on the same batches, each as if it were alone. Randomness is a function of (seed, stream, epoch),
+never of global state: a probe between two epochs of a run cannot change the run.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gblend import collective
 from gblend.config import TrainConfig
-from gblend.data import RunData, training_batches, training_loader
+from gblend.data import Batch, RunData, training_batches, training_loader
 from gblend.inputs import to_inputs
+from gblend.loss import LearnedWeights, blended_loss, class_weights_of
 from gblend.measure import head_mask
 from gblend.model import BlendModel
+from gblend.modulation import modulate
 from gblend.schedule import learning_rate_at
 
 RUN_STREAM = 0
 """Random stream of main runs; a probe from epoch e uses ``1 + e``, all branches the same."""
+
+ALL_RANKS = 2**32 - 1
+"""Stands for the rank in the entropy of what must be the same on all workers."""
+
+SGD_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,41 +40,52 @@ class Position:
     """Finished epochs when training starts."""
     epochs: int
     """How many to train."""
+    stretch: float = 1.0
+    """Epochs of the schedule that pass in one epoch: a training of 2 epochs goes through the schedule of 10 with 5."""
 
 
-def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """A fresh optimiser for all parameters."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """A network while it learns."""
+
+    model: BlendModel
+    """On its device, the same on every worker. A part whose parameters are all frozen also keeps its statistics."""
+    weights: Mapping[str, float] | LearnedWeights
+    """Loss weight of every head of ``model``."""
+    optimizer: torch.optim.Optimizer
+    """Of its parameters, and of learned weights."""
+    ogm_alpha: float | None = None
+    """Strength of the gradient modulation OGM-GE; None: gradients as they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lane:
+    """A learner in an epoch."""
+
+    learner: Learner
+    network: torch.nn.Module
+    """Its model, sharing gradients with other workers."""
+    randomness: "_Randomness"
+    noise: torch.Generator
+    """Of modulated gradients; the same on all workers."""
+
+
+def make_optimizer(
+    model: torch.nn.Module, config: TrainConfig, learned: LearnedWeights | None = None
+) -> torch.optim.Optimizer:
+    """A fresh optimiser for all parameters that are not frozen; weight decay leaves learned loss weights alone."""
     optim = config.optim
+    groups: list[dict] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
+    if learned is not None:
+        groups.append({"params": list(learned.parameters()), "weight_decay": 0.0})
+    rate, decay = optim.learning_rate, optim.weight_decay
     if optim.name == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), lr=optim.learning_rate, momentum=optim.momentum, weight_decay=optim.weight_decay
-        )
-    return torch.optim.AdamW(model.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True)
-
-
-def blended_loss(
-    logits: Mapping[str, Tensor],
-    label: Tensor,
-    masks: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    counts: Mapping[str, float | Tensor],
-) -> Tensor:
-    """L_blend = sum of w_i L_i (Eq. 7); L_i is the sum over its clips divided by ``counts``.
-
-    Heads of weight 0 are left out, not multiplied by 0: a diverged head must not reach the others.
-
-    >>> logits = {"rgb": torch.zeros(2, 4), "fused": torch.zeros(2, 4)}
-    >>> everywhere = {name: torch.ones(2, dtype=torch.bool) for name in logits}
-    >>> label, counts = torch.tensor([0, 1]), {"rgb": 2.0, "fused": 2.0}
-    >>> round(float(blended_loss(logits, label, everywhere, {"rgb": 0.25, "fused": 0.5}, counts)), 4)  # 0.75 ln 4
-    1.0397
-    """
-    total = torch.zeros((), device=label.device)
-    for name, weight in weights.items():
-        if weight != 0.0:
-            loss = F.cross_entropy(logits[name].float(), label, reduction="none")
-            total = total + weight * torch.where(masks[name], loss, 0.0).sum() / counts[name]
-    return total
+        momentum = SGD_MOMENTUM if optim.momentum is None else optim.momentum
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, weight_decay=decay)
+    if optim.name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=rate, weight_decay=decay)
+    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, weight_decay=decay, fused=True)
 
 
 def train(
@@ -82,89 +100,180 @@ def train(
     optimizer: torch.optim.Optimizer | None = None,
     after_epoch: Callable[[int, float], object] | None = None,
 ) -> None:
-    """Train in place.
+    """Train one network in place: `train_together` with one learner, whose optimiser is a fresh one unless given."""
+    optimizer = make_optimizer(model, config) if optimizer is None else optimizer
+    learner = Learner(model=model, weights=weights, optimizer=optimizer)
+    train_together([learner], data, config, position=position, seed=seed, stream=stream, after_epoch=after_epoch)
+
+
+def train_together(
+    learners: Sequence[Learner],
+    data: RunData,
+    config: TrainConfig,
+    *,
+    position: Position,
+    seed: int,
+    stream: int = RUN_STREAM,
+    part: Sequence[int] | None = None,
+    after_epoch: Callable[[int, float], object] | None = None,
+) -> None:
+    """Train networks in place, all on the same batches: a clip is decoded once for all of them.
+
+    Every learner has its own random state, seeded as if it were alone: it ends with the same parameters.
 
     Args:
-        model: On its device, the same on every worker.
+        learners: Networks with weights and optimisers.
         data: What to train on.
-        config: Batch size, optimiser, schedule.
-        weights: Loss weight of every head of ``model``.
+        config: Batch size, schedule, training loss.
         position: Which epochs.
         seed: With ``stream`` and the epoch, decides batches, windows and dropout.
         stream: Keeps the randomness of runs and probes apart.
-        optimizer: To go on with; none starts a fresh one.
+        part: Positions in ``data.train`` to train on; None: all.
         after_epoch: Called with the number of finished epochs and the last learning rate, on every worker.
+
+    Raises:
+        ValueError: Weights that are not those of the network's heads, class weights that do not fit the classes.
     """
-    if set(weights) != set(model.head_names):
-        raise ValueError(f"weights for {sorted(weights)}, but the network's heads are {sorted(model.head_names)}")
-    optimizer = make_optimizer(model, config) if optimizer is None else optimizer
-    # A head of weight 0 gets no gradient, nor does an encoder on a worker whose clips all lack its modality.
-    unused = config.missing == "zero" or any(weight == 0.0 for weight in weights.values())
-    shared = collective.share_gradients(model, unused=unused)
+    for learner in learners:
+        _require_weights(learner)
+    device = next(learners[0].model.parameters()).device
+    class_weights = class_weights_of(config.loss, data.class_counts, data.classes, device)
+    networks = [_shared(learner, config) for learner in learners]
+    modalities = tuple(m for m in data.modalities if any(m in learner.model.modalities for learner in learners))
+    clips = data.train.only(modalities)
+    chosen = range(len(data.train)) if part is None else part
     for epoch in range(position.start_epoch, position.start_epoch + position.epochs):
         entropy = (seed, stream, epoch)
-        batches = training_batches(
-            len(data.train),
-            batch_size=config.batch_size,
-            entropy=entropy,
-            rank=collective.rank(),
-            world=collective.world_size(),
-        )
-        with _seeded(model, (*entropy, collective.rank())):
-            rate = _train_epoch(
-                shared,
-                optimizer,
-                training_loader(data.train.only(model.modalities), batches, entropy),
-                data=data,
-                modalities=model.modalities,
-                weights=weights,
-                rates=[
-                    learning_rate_at(config.optim, epoch + step / len(batches), config.epochs)
-                    for step in range(len(batches))
-                ],
+        batches = [
+            [chosen[i] for i in batch]
+            for batch in training_batches(
+                len(chosen),
+                batch_size=config.batch_size,
+                entropy=entropy,
+                rank=collective.rank(),
+                world=collective.world_size(),
             )
-        collective.average_buffers(model)
+        ]
+        own = (*entropy, collective.rank())
+        lanes = [
+            _Lane(
+                learner=learner,
+                network=network,
+                randomness=_Randomness(device=device, entropy=own),
+                noise=torch.Generator(device).manual_seed(_seed((*entropy, ALL_RANKS))),
+            )
+            for learner, network in zip(learners, networks, strict=True)
+        ]
+        for lane in lanes:
+            _to_training_mode(lane)
+        rate = 0.0
+        for step, batch in enumerate(training_loader(clips, batches, entropy)):
+            moment = (epoch + step / len(batches)) * position.stretch
+            rate = learning_rate_at(config.optim, moment, config.epochs)
+            batch = _on_device(batch, modalities, data, device)
+            for lane in lanes:
+                with lane.randomness.in_use():
+                    _step(lane, batch, rate, config=config, class_weights=class_weights)
+        for learner in learners:
+            collective.average_buffers(learner.model)
         if after_epoch is not None:
             after_epoch(epoch + 1, rate)
 
 
-def _train_epoch(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable,
-    *,
-    data: RunData,
-    modalities: tuple[str, ...],
-    weights: Mapping[str, float],
-    rates: list[float],
-) -> float:
-    model.train()
-    device = next(model.parameters()).device
-    world = collective.world_size()
-    for batch, rate in zip(batches, rates, strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        inputs = to_inputs({name: batch.arrays[name].to(device) for name in modalities}, data.spec)
-        present = {name: batch.present[name].to(device) for name in modalities}
-        masks = {name: head_mask(name, present) for name in weights}
-        # Means over the whole batch of all workers: workers' shares may differ in size and in missing modalities.
-        totals = collective.sum_over_workers(torch.stack([mask.sum() for mask in masks.values()]).float())
-        counts = dict(zip(masks, (totals.clamp(min=1.0) / world).unbind(), strict=True))
-        loss = blended_loss(model(inputs, present), batch.label.to(device), masks, weights, counts)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return rates[-1]
+def _step(lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Tensor | None) -> None:
+    learner = lane.learner
+    for group in learner.optimizer.param_groups:
+        group["lr"] = rate
+    present = {name: batch.present[name] for name in learner.model.modalities}
+    masks = {name: head_mask(name, present) for name in learner.model.head_names}
+    if isinstance(learner.weights, LearnedWeights):
+        weights, penalty = learner.weights()
+    else:
+        weights, penalty = learner.weights, 0.0
+    counts = _counts(masks, batch.label, class_weights)
+    logits = lane.network(batch.arrays, present)
+    loss = penalty + blended_loss(
+        logits, batch.label, masks, weights, counts, loss=config.loss, class_weights=class_weights
+    )
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if isinstance(learner.weights, LearnedWeights):
+        collective.average_gradients(learner.weights)
+    if learner.ogm_alpha is not None:
+        modulate(learner.model, batch.arrays, present, batch.label, alpha=learner.ogm_alpha, generator=lane.noise)
+    learner.optimizer.step()
 
 
-@contextmanager
-def _seeded(model: torch.nn.Module, entropy: tuple[int, ...]) -> Iterator[None]:
-    """Seeds the global generators of the CPU and of the model's device; afterwards they are as they were before."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    device = next(model.parameters()).device
-    devices = [device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the other devices as well
-        for index in devices:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
+def _counts(masks: Mapping[str, Tensor], label: Tensor, class_weights: Tensor | None) -> dict[str, Tensor]:
+    """What the clips of each head count, over the whole batch of all workers, for the mean each worker contributes to.
+
+    Workers' shares may differ in size, in classes and in missing modalities, so a mean of means would be another one.
+    """
+    each = torch.ones(len(label), device=label.device) if class_weights is None else class_weights[label]
+    totals = collective.sum_over_workers(torch.stack([(mask * each).sum() for mask in masks.values()]))
+    shares = torch.where(totals > 0, totals, 1.0) / collective.world_size()
+    return dict(zip(masks, shares.unbind(), strict=True))
+
+
+def _on_device(batch: Batch, modalities: tuple[str, ...], data: RunData, device: torch.device) -> Batch:
+    """The batch with arrays as networks take them."""
+    return Batch(
+        position=batch.position,
+        label=batch.label.to(device),
+        arrays=to_inputs({name: batch.arrays[name].to(device) for name in modalities}, data.spec),
+        present={name: batch.present[name].to(device) for name in modalities},
+    )
+
+
+def _require_weights(learner: Learner) -> None:
+    names = learner.weights.heads if isinstance(learner.weights, LearnedWeights) else tuple(learner.weights)
+    if set(names) != set(learner.model.head_names):
+        raise ValueError(f"weights for {sorted(names)}, but the network's heads are {sorted(learner.model.head_names)}")
+
+
+def _shared(learner: Learner, config: TrainConfig) -> torch.nn.Module:
+    given = {} if isinstance(learner.weights, LearnedWeights) else learner.weights
+    # A head of weight 0 gets no gradient, nor does an encoder on a worker whose clips all lack its modality.
+    unused = config.missing == "zero" or any(weight == 0.0 for weight in given.values())
+    return collective.share_gradients(learner.model, unused=unused)
+
+
+def _to_training_mode(lane: _Lane) -> None:
+    lane.network.train()
+    for part in lane.learner.model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
+
+
+@dataclass(kw_only=True)
+class _Randomness:
+    """The states of the global generators of the CPU and of a device, as one learner sees them."""
+
+    device: torch.device
+    entropy: tuple[int, ...]
+    states: list[Tensor] = field(default_factory=list)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """The generators go on where this learner left them; afterwards they are as they were before."""
+        generators = [torch.default_generator]  # torch.manual_seed would seed the other devices as well
+        if self.device.type == "cuda":
+            generators.append(torch.cuda.default_generators[self.device.index])
+        before = [generator.get_state() for generator in generators]
+        if self.states:
+            for generator, state in zip(generators, self.states, strict=True):
+                generator.set_state(state)
+        else:
+            for generator in generators:
+                generator.manual_seed(_seed(self.entropy))
+        try:
+            yield
+        finally:
+            self.states = [generator.get_state() for generator in generators]
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
+
+
+def _seed(entropy: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -1,32 +1,53 @@
 """k encoders, k linear single-modality heads and one fused head, and the branches that probes train.
 
-The fused head concatenates the features and has two hidden layers (paper, section 4: concat, two FC, prediction). A
-*branch* is one head with the encoders it reads. The single-modality network *is* the branch of its head and the naive
+A *branch* is one head with everything it reads. The single-modality network *is* the branch of its head and the naive
 joint network *is* the branch of the fused head: a probe, a baseline and a part of the blend are the same object.
+
+With fusion ``mid`` an encoder is the first part of a trunk, whose maps the fused head reads; the single-modality head
+reads what the rest of the same trunk, its *end*, makes of them. With every other fusion there are no ends.
 """
 
 import copy
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gblend.config import ModelConfig
-from gblend.encoders import ResNet, make_encoder
+from gblend.encoders import DIMS, make_encoder
+from gblend.fusion import LATE, Concat, MidConcat, fused_head
 from gblend.records import FUSED
-from schemas import MODALITIES, Modality
+from gblend.resnet import Trunk
+from gblend.resnet3d import last_stages
 
 
 class BlendModel(nn.Module):
     """Any set of heads over any set of encoders.
 
     Inputs are dictionaries by modality, so a loader may bring more than the network reads.
+
+    Args:
+        encoders: Per modality.
+        heads: Per modality, and the fused one last.
+        fusion: From the encoders' features to what the fused head reads; none: concatenation.
+        ends: Per modality, what its head has between the encoder and itself, where there is anything.
     """
 
-    def __init__(self, *, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        *,
+        encoders: Mapping[str, nn.Module],
+        heads: Mapping[str, nn.Module],
+        fusion: nn.Module | None = None,
+        ends: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(dict(encoders))
+        self.ends = nn.ModuleDict(dict(ends or {}))
+        if fusion is None and FUSED in heads:
+            fusion = Concat([cast(int, encoder.output_dim) for encoder in encoders.values()])
+        self.fusion = fusion
         self.heads = nn.ModuleDict(dict(heads))
 
     @property
@@ -44,63 +65,124 @@ class BlendModel(nn.Module):
 
         Args:
             inputs: Per modality, float (batch, channels, ...).
-            present: Per modality, bool (batch): false where the clip lacks it. Its features are zero, and neither the
-                encoder nor its BatchNorm sees it.
+            present: Per modality, bool (batch): false where the clip lacks it. Its features are zero, and no BatchNorm
+                sees it; that of a fusion sees every clip that has anything.
 
         Returns:
             Per head, float (batch, classes).
         """
-        features = {name: _encode(encoder, inputs[name], present[name]) for name, encoder in self.encoders.items()}
-        joined = torch.cat(list(features.values()), dim=1)
-        return {name: head(joined if name == FUSED else features[name]) for name, head in self.heads.items()}
+        features = {
+            name: _where(present[name], encoder, inputs[name], empty=_feature_shape(encoder, inputs[name]))
+            for name, encoder in self.encoders.items()
+        }
+        return {name: head(self._read_by(name, features, present)) for name, head in self.heads.items()}
+
+    def _read_by(self, head: str, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """What a head's first layer gets: (batch, dim)."""
+        if head == FUSED:
+            assert self.fusion is not None
+            anything = torch.stack([present[name] for name in features]).any(dim=0)
+            maps = list(features.values())
+            return _where(anything, self.fusion, maps, empty=(cast(int, self.fusion.output_dim),))
+        if head in self.ends:
+            end = self.ends[head]
+            return _where(present[head], end, features[head], empty=(cast(int, end.output_dim),))
+        return features[head]
 
     def branch(self, head: str) -> "BlendModel":
-        """A deep copy of one head and the encoders it reads; training it leaves this network alone."""
+        """A deep copy of one head and of what it reads; training it leaves this network alone."""
         if head not in self.heads:
             raise ValueError(f"there is no head {head!r}; heads: {', '.join(self.head_names)}")
         read = self.modalities if head == FUSED else (head,)
         return BlendModel(
             encoders={name: copy.deepcopy(self.encoders[name]) for name in read},
             heads={head: copy.deepcopy(self.heads[head])},
+            fusion=copy.deepcopy(self.fusion) if head == FUSED else None,
+            ends={head: copy.deepcopy(self.ends[head])} if head in self.ends else {},
         )
 
 
-def _encode(encoder: nn.Module, values: Tensor, present: Tensor) -> Tensor:
-    """Features of the clips that have the modality; zero for the others."""
+def _where(present: Tensor, module: nn.Module, values: Any, *, empty: tuple[int, ...]) -> Tensor:
+    """A module's answers for the clips that are present, and zeros for the others.
+
+    ``values`` is a tensor or a list of tensors with the batch first; ``empty`` is the shape of an answer, read when the
+    module is not called at all.
+    """
     if bool(present.all()):
-        return encoder(values)
-    features = values.new_zeros(len(values), cast(int, encoder.output_dim))
-    if bool(present.any()):
-        features = features.index_put((present,), encoder(values[present]))
-    return features
+        return module(values)
+    if not bool(present.any()):
+        like = values[0] if isinstance(values, list) else values
+        return like.new_zeros(len(present), *empty)
+    answers = module([x[present] for x in values] if isinstance(values, list) else values[present])
+    return answers.new_zeros(len(present), *answers.shape[1:]).index_put((present,), answers)
 
 
-def fused_head(input_dim: int, classes: int, config: ModelConfig) -> nn.Sequential:
-    """Concatenated features to logits through two hidden layers."""
-    return nn.Sequential(
-        nn.Dropout(config.fused_dropout),
-        nn.Linear(input_dim, config.fused_hidden),
-        nn.ReLU(),
-        nn.Linear(config.fused_hidden, config.fused_hidden),
-        nn.ReLU(),
-        nn.Linear(config.fused_hidden, classes),
-    )
+def _feature_shape(encoder: nn.Module, values: Tensor) -> tuple[int, ...]:
+    """Shape of one clip's features: a vector, or the map that a cut trunk leaves."""
+    sizes = zip(values.shape[2:], cast(tuple[int, ...], getattr(encoder, "strides", ())), strict=False)
+    return (cast(int, encoder.output_dim), *(-(-size // stride) for size, stride in sizes))
 
 
-def make_model(modalities: tuple[Modality, ...], classes: int, config: ModelConfig, *, seed: int) -> BlendModel:
-    """The joint network, its parameters decided by the seed alone (phi^0 of the paper).
+def make_model(
+    modalities: tuple[str, ...],
+    classes: int,
+    config: ModelConfig,
+    *,
+    seed: int,
+    in_channels: Mapping[str, int] | None = None,
+) -> BlendModel:
+    """The joint network, its parameters decided by the seed (and by pre-trained weights) alone: phi^0 of the paper.
+
+    Args:
+        modalities: At least two names.
+        classes: Logits of every head.
+        config: Which networks.
+        seed: Decides every random parameter.
+        in_channels: Per modality that is not rgb, flow or logmel, the channels of its input.
 
     Raises:
-        ValueError: Fewer than two modalities, or none that exists.
+        ValueError: Fewer than two modalities, one without an encoder, weights that do not fit, or a fusion that these
+            encoders do not allow.
     """
-    unknown = [name for name in modalities if name not in MODALITIES]
-    if unknown:
-        raise ValueError(f"unknown modality {unknown[0]!r}; allowed: {', '.join(MODALITIES)}")
-    if len(modalities) < 2:
+    if len(set(modalities)) < 2:
         raise ValueError(f"blending needs at least two modalities, got {list(modalities)}")
+    channels = in_channels or {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every CUDA device as well
-        encoders: dict[str, ResNet] = {name: make_encoder(name, config) for name in modalities}
+        encoders = {name: make_encoder(name, config, in_channels=channels.get(name)) for name in modalities}
+        _require_readers(encoders, config)
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
-        heads[FUSED] = fused_head(sum(e.output_dim for e in encoders.values()), classes, config)
-    return BlendModel(encoders=encoders, heads=heads)
+        if config.fusion == "mid":
+            trunks = _trunks_to_cut(encoders)
+            starts = {name: trunk.start(config.mid_stages) for name, trunk in trunks.items()}
+            ends = {name: trunk.end(config.mid_stages) for name, trunk in trunks.items()}
+            fusion: nn.Module = MidConcat(
+                last_stages(config, inputs=sum(s.output_dim for s in starts.values()), first=config.mid_stages)
+            )
+        else:
+            starts, ends = encoders, {}
+            fusion = LATE[config.fusion]([e.output_dim for e in encoders.values()], config)
+        heads[FUSED] = fused_head(cast(int, fusion.output_dim), classes, config)
+    return BlendModel(encoders=starts, heads=heads, fusion=fusion, ends=ends)
+
+
+def _require_readers(encoders: Mapping[str, nn.Module], config: ModelConfig) -> None:
+    """Weights that were asked for must be read by something."""
+    for dims, setting in ((3, "visual_weights"), (2, "audio_weights")):
+        read = any(isinstance(encoder, Trunk) and DIMS[name] == dims for name, encoder in encoders.items())
+        if getattr(config, setting) is not None and not read:
+            raise ValueError(
+                f"model.{setting} are for a {dims}D trunk, and none of {', '.join(encoders)} has one; leave them out"
+            )
+
+
+def _trunks_to_cut(encoders: Mapping[str, nn.Module]) -> dict[str, Trunk]:
+    """All encoders, which must be trunks of ours; of two or more of these at least one is visual."""
+    trunks = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, Trunk)}
+    others = [name for name in encoders if name not in trunks]
+    if others:
+        raise ValueError(
+            f"fusion mid cuts trunks in two, and the encoder of {others[0]} is a network of your own; choose a fusion "
+            f"of vectors: {', '.join(LATE)}"
+        )
+    return trunks

@@ -1,30 +1,32 @@
 """Overfitting-to-generalisation ratio and the weights that minimise it (paper, Eq. 3-6 and Proposition 1).
 
 A probe trains one branch alone for some epochs. G is how much its held-out loss fell, O how much its gap between
-held-out and training loss grew. The branch's weight is G / O^2, normalised to sum 1. Pure NumPy: losses in, weights and
-a reason out. What the paper leaves open is decided here, and every decision that takes effect is named in ``reason``:
+held-out and training loss grew. The branch's weight is G / O^2, normalised to sum 1. Pure NumPy: losses (or error
+rates) in, weights and a reason out. What the paper leaves open is decided here, and every decision that takes effect is
+named in ``reason``:
 
 - G < 0 counts as 0: a branch that gets worse gets no weight;
 - no branch with G > 0: all weights equal;
 - O = 0: the limit of the formula, so the branches with O = 0 share the weight in proportion to G;
-- a loss that is not finite: its branch gets no weight.
+- a loss that is not finite: its branch gets no weight, unless no branch's losses are finite.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Vector = Float[np.ndarray, " heads"]
+Batch = Float[np.ndarray, "*batch heads"]
 
 RELATIVE_TOLERANCE = 1e-6
-"""Differences below this share of the largest loss are rounding of single-precision losses, not O or G."""
+"""Differences below this share of a head's largest loss are rounding of single-precision losses, not O or G."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossPair:
-    """Mean losses of every head at one moment, in one unit (nats), the fused head last."""
+    """Mean losses of every head at one moment, in one unit (nats, or error rates), the fused head last."""
 
     train: Sequence[float] | np.ndarray
     """L^T: on training clips, in eval mode."""
@@ -44,6 +46,8 @@ class BlendWeights:
     """G = L^V(start) - L^V(end): positive when the head improved. Not clamped."""
     overfitting: Vector
     """O = (L^V - L^T)(end) - (L^V - L^T)(start): positive when the gap grew."""
+    rounding: Vector
+    """Changes up to this size counted as 0."""
     ogr: Vector
     """|O / G| (Eq. 3); infinite where only G is 0, NaN where both are."""
     reason: str
@@ -55,6 +59,7 @@ def blend_weights(
     end: LossPair,
     *,
     heads: Sequence[str] | None = None,
+    generalization_se: Sequence[float] | np.ndarray | None = None,
     overfitting_se: Sequence[float] | np.ndarray | None = None,
 ) -> BlendWeights:
     """Optimal weights from the losses at both ends of the probes: w = (G / O^2) / sum(G / O^2).
@@ -63,6 +68,8 @@ def blend_weights(
         start: Losses before the probes.
         end: Losses after them.
         heads: Names for ``reason``; numbers when not given.
+        generalization_se: Standard error of each G, in the losses' unit. When given, G - SE is taken for G, so that
+            learning too small to measure is taken for none. The paper has no such discount.
         overfitting_se: Standard error of each O, in the losses' unit. When given, O^2 is replaced by max(O^2, SE^2), so
             that an overfitting too small to measure is not taken for none. The paper has no such floor.
 
@@ -84,53 +91,54 @@ def blend_weights(
     start_train, start_valid, end_train, end_valid = losses
 
     finite = np.all(np.isfinite(losses), axis=0)
-    rounding = RELATIVE_TOLERANCE * max((float(np.abs(v[finite]).max(initial=0.0)) for v in losses), default=0.0)
+    rounding = RELATIVE_TOLERANCE * np.where(finite, np.max(np.abs(losses), axis=0), 0.0)
     # Infinite losses give inf - inf = NaN: a value, not an accident, so NumPy need not warn.
     with np.errstate(invalid="ignore"):
-        generalization = _without_rounding(start_valid - end_valid, rounding)
-        overfitting = _without_rounding((end_valid - end_train) - (start_valid - start_train), rounding)
-
-    def named(chosen: np.ndarray) -> str:
-        return ", ".join(name for name, yes in zip(names, chosen, strict=True) if yes)
-
-    reasons = []
-    if not finite.all():
-        reasons.append(f"loss not finite, weight 0: {named(~finite)}")
-    worse = finite & (generalization < 0)
-    if worse.any():
-        reasons.append(f"G < 0, weight 0: {named(worse)}")
-    gain = np.where(finite & (generalization > 0), generalization, 0.0)
-    variance = np.where(finite, overfitting, 0.0) ** 2
-    if overfitting_se is not None:
-        floor = np.nan_to_num(np.asarray(overfitting_se, dtype=np.float64)) ** 2
-        raised = finite & (variance < floor)
-        if raised.any():
-            reasons.append(f"O below its standard error, raised to it: {named(raised)}")
-        variance = np.maximum(variance, floor)
-
-    flat = (gain > 0) & (variance == 0)
-    if not (gain > 0).any():
-        reasons.append("no head has G > 0, equal weights")
-        weights = np.full(gain.size, 1.0 / gain.size)
-    elif flat.any():
-        reasons.append(f"O = 0, all weight by G to: {named(flat)}")
-        weights = np.where(flat, gain, 0.0) / gain[flat].sum()
-    else:
-        score = np.divide(gain, variance, out=np.zeros_like(gain), where=gain > 0)
-        weights = score / score.sum()
-
+        generalization = without_rounding(start_valid - end_valid, rounding)
+        overfitting = without_rounding((end_valid - end_train) - (start_valid - start_train), rounding)
+        plain = overfitting_to_generalization_ratio(overfitting, generalization)
     with np.errstate(divide="ignore", invalid="ignore"):
-        plain = generalization / overfitting**2
-        raw = plain / plain.sum()
-
+        score = generalization / overfitting**2
+        raw = score / score.sum()
     return BlendWeights(
-        weights=weights,
+        weights=weights_of(
+            generalization, overfitting, generalization_se=generalization_se, overfitting_se=overfitting_se
+        ),
         raw=raw,
         generalization=generalization,
         overfitting=overfitting,
-        ogr=overfitting_to_generalization_ratio(overfitting, generalization),
-        reason="; ".join(reasons),
+        rounding=rounding,
+        ogr=plain,
+        reason="; ".join(_reasons(names, generalization, overfitting, generalization_se, overfitting_se)),
     )
+
+
+def weights_of(
+    generalization: Batch,
+    overfitting: Batch,
+    *,
+    generalization_se: Batch | Sequence[float] | None = None,
+    overfitting_se: Batch | Sequence[float] | None = None,
+) -> Batch:
+    """The weights of `blend_weights` from G and O; leading axes are estimates of their own (resamples of the clips).
+
+    >>> weights_of(np.array([[0.4, 0.9], [-0.1, 0.2]]), np.array([[0.2, 0.3], [0.1, 0.0]])).round(3).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    finite = measured(generalization, overfitting)
+    gain = _gain(generalization, finite, generalization_se)
+    variance = _variance(overfitting, finite, overfitting_se)
+    flat = (gain > 0) & (variance == 0)
+    score = np.divide(gain, variance, out=np.zeros_like(gain), where=(gain > 0) & ~flat)
+    score = np.where(flat.any(axis=-1, keepdims=True), np.where(flat, gain, 0.0), score)
+    none = ~(gain > 0).any(axis=-1, keepdims=True)
+    score = np.where(none, (finite | ~finite.any(axis=-1, keepdims=True)).astype(np.float64), score)
+    return score / score.sum(axis=-1, keepdims=True)
+
+
+def measured(generalization: Batch, overfitting: Batch) -> Bool[np.ndarray, "*batch heads"]:
+    """Heads whose losses were finite at both ends; no rule gives weight to another."""
+    return np.isfinite(generalization) & np.isfinite(overfitting)
 
 
 def overfitting_to_generalization_ratio(overfitting: Vector, generalization: Vector) -> Vector:
@@ -154,5 +162,60 @@ def expected_squared_ogr(weights: Vector, generalization: Vector, overfitting: V
     return float(np.sum((weights * overfitting) ** 2) / np.sum(weights * generalization) ** 2)
 
 
-def _without_rounding(values: np.ndarray, rounding: float) -> np.ndarray:
+def without_rounding(values: Batch, rounding: Vector) -> Batch:
+    """``values``, those up to ``rounding`` in size replaced by 0.
+
+    >>> without_rounding(np.array([1e-9, -0.5]), np.array([1e-6, 1e-6])).tolist()
+    [0.0, -0.5]
+    """
     return np.where(np.abs(values) <= rounding, 0.0, values)
+
+
+def _gain(generalization: np.ndarray, finite: np.ndarray, se: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """What counts as G: not negative, less its standard error if given."""
+    gain = np.where(finite, generalization, 0.0)
+    if se is not None:
+        gain = gain - np.nan_to_num(np.asarray(se, dtype=np.float64), posinf=0.0)
+    return np.maximum(gain, 0.0)
+
+
+def _variance(overfitting: np.ndarray, finite: np.ndarray, se: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """What counts as O^2: not below the squared standard error, if given."""
+    variance = np.where(finite, overfitting, 0.0) ** 2
+    if se is not None:
+        variance = np.maximum(variance, np.nan_to_num(np.asarray(se, dtype=np.float64), posinf=0.0) ** 2)
+    return variance
+
+
+def _reasons(
+    names: Sequence[str],
+    generalization: Vector,
+    overfitting: Vector,
+    generalization_se: Sequence[float] | np.ndarray | None,
+    overfitting_se: Sequence[float] | np.ndarray | None,
+) -> list[str]:
+    """The rules that took effect in `weights_of`, in words."""
+
+    def named(chosen: np.ndarray) -> str:
+        return ", ".join(name for name, yes in zip(names, chosen, strict=True) if yes)
+
+    finite = measured(generalization, overfitting)
+    improved = finite & (generalization > 0)
+    gain, variance = _gain(generalization, finite, generalization_se), _variance(overfitting, finite, overfitting_se)
+    flat = (gain > 0) & (variance == 0)
+    happened = {
+        "loss not finite, weight 0": ~finite,
+        "G < 0, weight 0": finite & (generalization < 0),
+        "G lowered by its standard error": improved & (gain > 0) & (gain < generalization),
+        "G within its standard error, weight 0": improved & (gain == 0),
+        "O below its standard error, raised to it": finite & (variance > np.where(finite, overfitting, 0.0) ** 2),
+        "O = 0, all weight by G to": flat,
+    }
+    reasons = [f"{what}: {named(chosen)}" for what, chosen in happened.items() if chosen.any()]
+    if not (gain > 0).any():
+        beyond = "" if generalization_se is None else " beyond its standard error"
+        among = " among the others" if finite.any() and not finite.all() else ""
+        reasons.append(f"no head has G > 0{beyond}, equal weights{among}")
+    if not finite.any():
+        reasons[0] = "no head has a finite loss"
+    return reasons

@@ -1,6 +1,6 @@
 """What a run writes down: the documents of a run directory and of a comparison, and how to read them back.
 
-    run directory      config.json, history.jsonl, weights.jsonl, result.json, checkpoint.pt
+    run directory      config.json, history.jsonl, weights.jsonl, result.json, checkpoint.pt, predictions.npz
     comparison         table.json, report.html, runs/<run name>/ (one run directory each)
 
 ``history.jsonl`` holds one `EpochRecord` a line (epoch 0: the untrained network), ``weights.jsonl`` one
@@ -14,12 +14,15 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 
 FUSED = "fused"
 """Name of the head that reads all modalities; every other head is named after its modality."""
+
+MEAN, REFIT = "mean", "refit"
+"""Names of ways of predicting: the heads' mean; a fused head trained anew on the run's frozen trunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,15 +57,24 @@ class EpochRecord:
 class EstimateRecord:
     """A line of ``weights.jsonl``: one weight estimate and all that is needed to redo it by hand.
 
-    Lists run over ``heads``, the fused head last. Losses are means in nats.
+    Lists run over ``heads``, the fused head last. What is called a loss is a mean in nats, or with ``measure``
+    "accuracy" an error rate.
     """
 
     epoch: int
     """Finished epochs of the run when the estimate was made."""
     probe_epochs: int
     """Length of the probes."""
+    measure: Literal["loss", "accuracy"]
+    """What O and G are changes of."""
     heads: tuple[str, ...]
     """Names, the fused head last."""
+    end_epochs: tuple[int, ...]
+    """Epoch of the probe whose losses are its end: ``probe_epochs``, or the best on V."""
+    valid_clips: tuple[int, ...]
+    """Clips of V that count for the head."""
+    train_clips: tuple[int, ...]
+    """Clips of T' that do."""
     start_train: tuple[float, ...]
     """L^T' before the probe."""
     start_valid: tuple[float, ...]
@@ -83,10 +95,40 @@ class EstimateRecord:
     """Standard error of O, paired over the clips of V and of T'."""
     raw_weights: tuple[float, ...]
     """What the formula alone gives, before any rule for what the paper leaves open."""
+    previous_weights: tuple[float, ...]
+    """Final weights of the estimate before, where ``smoothing`` mixes them in; else empty."""
     weights: tuple[float, ...]
     """Sum 1."""
+    weights_se: tuple[float, ...]
+    """Standard error of the weights: their standard deviation over resamples of V and T'. The ends of the probes and
+    ``previous_weights`` are taken as given."""
+    weights_low: tuple[float, ...]
+    """2.5th percentile over the resamples."""
+    weights_high: tuple[float, ...]
+    """97.5th percentile."""
+    weights_moved: float
+    """Mean share of the weight that lies on other heads in a resample (half the sum of absolute differences): about as
+    much as the choice of V has misplaced."""
+    loss_total: float
+    """The loss weights are ``weights`` times this: 1, or the number of heads."""
     reason: str
-    """Empty, or which rule beyond the plain formula decided the weights."""
+    """Empty, or which rules beyond the plain formula decided the weights, in the order in which they applied."""
+    warnings: tuple[str, ...]
+    """Why the weights should not be relied upon; empty when nothing speaks against it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionScores:
+    """Ways of predicting with the same heads, side by side; whatever they choose, they choose on V."""
+
+    scores: dict[str, dict[str, HeadScore]]
+    """Per split, per way (`gblend.predictions`), and `REFIT` where a fused head was trained anew."""
+    ranking: tuple[str, ...]
+    """Heads from best to worst on V; ``best-head`` is the first."""
+    stack_weights: dict[str, float]
+    """Per head, its share in ``stack``; sum 1."""
+    stack_clips: int
+    """Clips of V the shares were fitted on: those that every head can answer for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +140,7 @@ class RunResult:
     seed: int
     """Seed of the initialisation, the batches and the windows."""
     heads: tuple[str, ...]
-    """Heads the run trained."""
+    """Heads the run trained; of an ensemble, which trains none, `MEAN`."""
     epochs: int
     """Epochs of the main run."""
     scores: dict[str, dict[str, HeadScore]]
@@ -119,6 +161,13 @@ class RunResult:
     """Wall time of this run itself, evaluation included."""
     workers: int
     """Training processes; BatchNorm sees the batch in so many parts."""
+    predictions: PredictionScores | None = None
+    """What predicting with all heads comes to on the same splits; None for a network of one head."""
+    kept_epoch: int | None = None
+    """Of ``early-stop``: the epoch whose parameters the run ends with. None: the last one."""
+    refit_epochs: int = 0
+    """Epochs a new fused head was trained on the frozen trunks, on top of ``branch_epochs``: one forward pass of the
+    trunks per clip, and no backward pass through them. 0: none was."""
 
 
 def to_json(record: Any) -> Any:
@@ -145,7 +194,19 @@ def estimate_record(values: dict[str, Any]) -> EstimateRecord:
 def run_result(values: dict[str, Any]) -> RunResult:
     """`RunResult` from JSON values."""
     scores = {split: _scores(heads) for split, heads in values["scores"].items()}
-    return RunResult(**{**values, "heads": tuple(values["heads"]), "scores": scores})
+    found = values.get("predictions")
+    predictions = (
+        PredictionScores(
+            **{
+                **found,
+                "ranking": tuple(found["ranking"]),
+                "scores": {split: _scores(ways) for split, ways in found["scores"].items()},
+            }
+        )
+        if found
+        else None
+    )
+    return RunResult(**{**values, "heads": tuple(values["heads"]), "scores": scores, "predictions": predictions})
 
 
 def write_json(path: str, values: Any) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gblend import records
+from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY
 from gblend.records import FUSED, HeadScore, RunResult
 from schemas import MODALITIES
 
@@ -19,7 +20,7 @@ Baseline = Literal["naive", "equal", "best single"]
 BASELINES: tuple[Baseline, ...] = ("naive", "equal", "best single")
 """What every method is compared with; ``best single`` stands for the best single modality."""
 
-METHOD_ORDER = ("uni", "naive", "equal", "fixed", "offline", "online")
+METHOD_ORDER = ("uni", *FUSED_ONLY, *BLENDS, *ENSEMBLES)
 
 # Student's t, two-sided 95 %, for 1, 2, ... degrees of freedom: scipy is no dependency, and tables have few seeds.
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)

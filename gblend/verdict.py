@@ -16,9 +16,18 @@ from gblend.table import ComparisonTable, MethodRow, decimal, with_sd
 
 NAMES = {
     "naive": "naive joint training",
+    "dropout": "naive training with dropout",
+    "early-stop": "early stopping on V",
+    "pretrain": "fine-tuning single-modality networks",
+    "ogm-ge": "OGM-GE",
     "equal": "equal weights",
+    "fixed": "weights given by hand",
+    "uncertainty": "learned weights",
+    "tracked": "G-Blend from the run's own heads",
     "offline": "offline G-Blend",
     "online": "online G-Blend",
+    "ensemble": "the ensemble of single modalities",
+    "ensemble+naive": "the ensemble with the naive network",
 }
 
 

@@ -18,8 +18,11 @@ from ray.util.queue import Empty, Queue
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data, training_batches
+from gblend.loss import class_weights_of
+from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.records import FUSED, RunResult
-from gblend.runner import Runner, RunSpec, check_method, finished_run, probe_runs, run_settings, with_probes
+from gblend.run_files import finished_run, run_settings
+from gblend.runner import Runner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +34,7 @@ class Plan:
     config: TrainConfig
     """Shared by all runs."""
     places: dict[RunSpec, str]
-    """Runs in order, probes before the runs that read them, each with its directory; on several nodes, storage they
+    """Runs in order, each after those it builds on, each with its directory; on several nodes, storage they
     share."""
     pending: int
     """How many of them are not finished."""
@@ -51,7 +54,7 @@ def make_plan(
     Args:
         data: Data set directory.
         config: Shared by all runs.
-        methods: Names of `gblend.runner`.
+        methods: Names of `gblend.methods`.
         seeds: Every method runs once with each.
         workers: Training processes there will be.
         place: Run directory of a run.
@@ -65,11 +68,12 @@ def make_plan(
         raise ValueError(f"seeds must not be negative, got {min(seeds)}")
     loaded = load_run_data(data, config)
     modalities = loaded.modalities
-    for method in methods:
-        check_method(method, modalities, config)
+    check_methods(methods, modalities, config)
+    class_weights_of(config.loss, loaded.class_counts, loaded.classes, torch.device("cpu"))
     # An epoch's first batches show whether there are clips enough for every worker.
-    training_batches(len(loaded.train), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
-    runs = with_probes([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities)
+    for clips in (loaded.train, loaded.probe_part or loaded.train):
+        training_batches(len(clips), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
+    runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
     found = [finished_run(where, run_settings(run, config, loaded, data)) for run, where in places.items()]
     return Plan(data=data, config=config, places=places, pending=sum(result is None for result in found))
@@ -123,10 +127,8 @@ def _work(job: dict) -> None:
     data = load_run_data(plan.data, plan.config)
     runner = Runner(data=data, config=plan.config, data_path=plan.data, device=ray.train.torch.get_device())
     for number, (run, directory) in enumerate(plan.places.items(), start=1):
-        needed = probe_runs(run.method, run.seed, data.modalities)
-        # The probes come in the order of the heads.
-        probes = {str(head): plan.places[probe] for head, probe in zip((*data.modalities, FUSED), needed, strict=False)}
-        result = runner.run(run, directory, probes)
+        needed = needed_runs(run, data.modalities, plan.config)
+        result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
         if ray.train.get_context().get_world_rank() == 0:
             job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
         ray.train.report({"finished": number, "run": run.name})

@@ -8,6 +8,7 @@ import sys
 
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.methods import ENSEMBLES
 from gblend.records import write_json
 from gblend.runs import load_run
 from gblend.table import comparison_table, to_text
@@ -38,12 +39,14 @@ def compare(
         config: The recipe; every field is a flag.
         data: Data set directory, as `gblend preprocess` writes it.
         out: Comparison directory. On several nodes, storage they share.
-        methods: What to compare; none means each single modality, naive, equal, offline and online.
+        methods: uni:<modality>, naive, dropout, early-stop, pretrain, ogm-ge, equal, fixed, uncertainty, tracked,
+            offline, online, ensemble, ensemble+naive. None means each single modality, naive, dropout, equal, offline
+            and online, and both ensembles of these runs, which train nothing. Runs a method builds on are added.
         seeds: Each method is trained once with each.
         compute: Workers and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
-    chosen = methods or all_methods(data, config)
+    chosen = methods or default_methods(data, config)
     plan = make_plan(data, config, chosen, seeds, workers=compute.workers, place=lambda run: f"{out}/runs/{run.name}")
     print(
         f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs, "
@@ -58,10 +61,11 @@ def compare(
     return write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
 
 
-def all_methods(data: str, config: TrainConfig) -> tuple[str, ...]:
-    """Every control and both forms of Gradient-Blending."""
+def default_methods(data: str, config: TrainConfig) -> tuple[str, ...]:
+    """The controls every blend should be compared with, and both forms of Gradient-Blending."""
     modalities = resolve_modalities(read_dataset_info(data), config.modalities)
-    return (*(f"uni:{name}" for name in modalities), "naive", "equal", "offline", "online")
+    single = (f"uni:{name}" for name in modalities)
+    return (*single, "naive", "dropout", "equal", "offline", "online", *ENSEMBLES)
 
 
 if __name__ == "__main__":

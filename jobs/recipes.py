@@ -37,18 +37,19 @@ def paper_r3d50() -> TrainConfig:
         batch_size=192,  # 24 for each of 8 GPUs
         input=InputConfig(frames=16, frame_step=1, crop_px=224, scale_px=256, mel_frames=100, flip="horizontal"),
         model=ModelConfig(
-            visual_block="bottleneck",
-            visual_layers=(3, 4, 6, 3),
+            visual_block="r3d",
+            visual_depth=50,
+            visual_layers=(),
             visual_width=64,
-            audio_block="bottleneck",
-            audio_layers=(3, 4, 6, 3),
+            audio_stem="authors",
+            audio_depth=50,
+            audio_layers=(),
             audio_width=64,
             fused_hidden=2048,
         ),
         optim=OptimConfig(
             name="sgd",
             learning_rate=0.08,  # 0.01 for each of 8 workers
-            momentum=0.9,
             weight_decay=1e-4,
             schedule="step",
             milestones=(20, 30, 40),

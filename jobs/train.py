@@ -31,8 +31,9 @@ def train(
     Args:
         config: The recipe; every field is a flag.
         data: Data set directory, as `gblend preprocess` writes it.
-        out: Run directory; the probes of `offline` go to OUT/probes. On several nodes, storage they share.
-        method: uni:<modality>, naive, equal, fixed, offline or online.
+        out: Run directory; runs the method builds on go to OUT/probes. On several nodes, storage they share.
+        method: uni:<modality>, naive, dropout, early-stop, pretrain, ogm-ge, equal, fixed, uncertainty, tracked,
+            offline, online, ensemble or ensemble+naive.
         seed: Decides initialisation, batches, windows and dropout.
         compute: Workers and what each of them holds.
     """

@@ -97,7 +97,11 @@ def estimate(
     return EstimateRecord(
         epoch=epoch,
         probe_epochs=probe_epochs,
+        measure="loss",
         heads=tuple(heads),
+        end_epochs=(probe_epochs,) * k,
+        valid_clips=(100,) * k,
+        train_clips=(100,) * k,
         start_train=(1.79,) * k,
         start_valid=(1.79,) * k,
         end_train=tuple(1.79 - g - o for o, g in zip(overfitting, generalization, strict=True)),
@@ -108,8 +112,15 @@ def estimate(
         generalization_se=(0.04,) * k,
         overfitting_se=(0.03,) * k,
         raw_weights=tuple(weights),
+        previous_weights=(),
         weights=tuple(weights),
+        weights_se=(0.05,) * k,
+        weights_low=tuple(max(0.0, w - 0.1) for w in weights),
+        weights_high=tuple(min(1.0, w + 0.1) for w in weights),
+        weights_moved=0.04,
+        loss_total=1.0,
         reason=reason,
+        warnings=(),
     )
 
 

@@ -10,19 +10,30 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from gblend import collective
-from gblend.config import BlendConfig, OptimConfig
+from gblend.config import BlendConfig, LossConfig, OptimConfig
+from gblend.data import measuring_loader
 from gblend.estimate import ProbeLosses, estimate
-from gblend.loop import Position, train
-from gblend.measure import measure
+from gblend.inputs import to_inputs
+from gblend.loop import Learner, Position, make_optimizer, train, train_together
+from gblend.loss import LearnedWeights
+from gblend.measure import measure, measure_outputs
+from gblend.methods import RunSpec
 from gblend.model import make_model
-from gblend.runner import Runner, RunSpec
+from gblend.outputs import load_outputs
+from gblend.predictions import score_predictions
+from gblend.records import REFIT, to_json
+from gblend.runner import Runner
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
 ABSENT = {"logmel": [0, 3, 4]}
 """Clips without sound, so that workers' shares of a batch differ in what they can count."""
 
+BY_ACCURACY = {"measure": "accuracy", "overfitting_floor": "standard-error", "fused_floor": 0.2}
 ZERO_BUT_ONE = {"rgb": 0.0, "flow": 0.0, "logmel": 1.0, "fused": 0.0}
+STEPS = ("blend", "weighted", "learned", "modulated", "probes")
+"""Ways to train: a blend, with class weights, with learned weights, with modulated gradients, branches side by side."""
+
 TWO_EPOCHS = Position(start_epoch=0, epochs=2)
 
 
@@ -40,15 +51,36 @@ def trained(weights: dict[str, float]) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def one_sgd_step() -> dict[str, torch.Tensor]:
+def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
     """All clips in one batch, without dropout or BatchNorm's batch statistics: the shares must not matter."""
-    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"))
-    network = joint()
-    network.heads["fused"][0].p = 0.0
-    network.train = lambda mode=True: type(network).train(network, False)  # type: ignore[method-assign]
-    weights = {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
-    train(network, odd_data(), config, weights=weights, position=Position(start_epoch=0, epochs=1), seed=0)
-    return dict(network.named_parameters())
+    loss = LossConfig(label_smoothing=0.1, class_weights=(0.2, 1.0, 3.0) if kind == "weighted" else "equal")
+    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"), loss=loss)
+    networks = {"blend": joint()}
+    if kind == "probes":
+        networks = {head: joint().branch(head) for head in HEADS}
+    if kind == "modulated":
+        networks = {"fused": joint().branch("fused")}
+    learned = LearnedWeights(HEADS)
+    weights = learned if kind == "learned" else {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
+    learners = []
+    for name, network in networks.items():
+        if "fused" in network.head_names:
+            network.heads["fused"][0].p = 0.0
+        # Frozen in eval mode, whoever asks for training.
+        network.train = lambda mode=True, network=network: type(network).train(network, False)  # type: ignore
+        learners.append(
+            Learner(
+                model=network,
+                weights=weights if name == "blend" else {name: 1.0},
+                optimizer=make_optimizer(network, config, learned if kind == "learned" else None),
+                ogm_alpha=0.5 if kind == "modulated" else None,
+            )
+        )
+    train_together(learners, odd_data(), config, position=Position(start_epoch=0, epochs=1), seed=0)
+    found = {
+        f"{name}.{key}": values for name, network in networks.items() for key, values in network.named_parameters()
+    }
+    return {**found, "log_variance": learned.log_variance}
 
 
 def measured(network) -> dict[str, np.ndarray]:
@@ -56,10 +88,26 @@ def measured(network) -> dict[str, np.ndarray]:
     return {name: losses.loss_nats for name, losses in measure(network, data.heldout, spec=data.spec).items()}
 
 
-def estimated() -> dict:
+def settled(seed: int):
+    """An untrained network whose running statistics are those of V: its answers then depend on the clip."""
+    network, data = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed), odd_data()
+    (batch,) = measuring_loader(data.heldout, range(9), batch_size=9, rank=0, world=1)
+    inputs = to_inputs(batch.arrays, data.spec)
+    with torch.no_grad():
+        for _ in range(30):
+            network(inputs, batch.present)
+    return network
+
+
+def outputs(network) -> dict:
+    data = odd_data()
+    return dataclasses.asdict(measure_outputs(network, data.heldout, spec=data.spec))
+
+
+def estimated(**options) -> dict:
     """Probes whose two ends are checkpoints made from seeds, so that only the measuring differs."""
     data = odd_data()
-    ends = [make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=seed) for seed in (0, 1)]
+    ends = [settled(seed) for seed in (0, 1)]
     on = [
         (measure(m, data.train, data.train_slice, spec=data.spec), measure(m, data.heldout, spec=data.spec))
         for m in ends
@@ -70,7 +118,7 @@ def estimated() -> dict:
         )
         for head in HEADS
     }
-    return dataclasses.asdict(estimate(probes, BlendConfig(), epoch=0, probe_epochs=1))
+    return to_json(estimate(probes, BlendConfig(**options), epoch=0, probe_epochs=1))
 
 
 def averaged() -> dict[str, torch.Tensor]:
@@ -85,14 +133,24 @@ def online(directory: Path) -> dict:
     runner = Runner(data=odd_data(), config=tiny_config(), data_path="memory")
     result = runner.run(RunSpec(method="online", seed=0), str(directory))
     again = runner.run(RunSpec(method="online", seed=0), str(directory))
-    return {"scores": dataclasses.asdict(result)["scores"], "again": dataclasses.asdict(again)["scores"]}
+    # What worker 0 wrote, scored again without the network.
+    kept = load_outputs(str(directory / "predictions.npz"))
+    splits = {split: one for split, one in kept.items() if split != "heldout"}
+    return {
+        "scores": dataclasses.asdict(result)["scores"],
+        "again": dataclasses.asdict(again)["scores"],
+        "predictions": result.predictions,
+        "from file": score_predictions(kept["heldout"], splits),
+    }
 
 
 def everything(directory: Path) -> dict:
     return {
         "measured": measured(joint()),
+        "outputs": outputs(joint()),
         "estimated": estimated(),
-        "step": one_sgd_step(),
+        "by accuracy": estimated(**BY_ACCURACY),
+        "step": {kind: one_sgd_step(kind) for kind in STEPS},
         "trained": trained(dict.fromkeys(HEADS, 0.25)),
         "zero": trained(ZERO_BUT_ONE),
         "averaged": averaged(),
@@ -123,15 +181,24 @@ def test_losses_of_an_odd_number_of_clips_are_those_one_worker_measures(two):
         np.testing.assert_array_equal(two[0]["measured"][head], two[1]["measured"][head])
 
 
-@pytest.mark.parametrize("part", ["generalization", "overfitting", "weights", "overfitting_se"])
-def test_the_estimate_from_given_checkpoints_is_that_of_one_worker(two, part):
-    np.testing.assert_allclose(two[0]["estimated"][part], estimated()[part], rtol=1e-5, atol=1e-7)
-    assert two[0]["estimated"] == two[1]["estimated"]
+def test_outputs_of_an_odd_number_of_clips_are_those_one_worker_measures(two):
+    expected = outputs(joint())
+    for part in ("log_probs", "counted", "labels", "positions"):
+        np.testing.assert_allclose(two[0]["outputs"][part], expected[part], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(two[0]["outputs"][part], two[1]["outputs"][part])
 
 
-def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two):
-    for name, values in one_sgd_step().items():
-        torch.testing.assert_close(two[0]["step"][name], values, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("part", ["generalization", "overfitting", "weights", "overfitting_se", "weights_se"])
+@pytest.mark.parametrize(("run", "options"), [("estimated", {}), ("by accuracy", BY_ACCURACY)])
+def test_the_estimate_from_given_checkpoints_is_that_of_one_worker(two, run, options, part):
+    np.testing.assert_allclose(two[0][run][part], estimated(**options)[part], rtol=1e-5, atol=1e-7)
+    assert two[0][run] == two[1][run]
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two, kind):
+    for name, values in one_sgd_step(kind).items():
+        torch.testing.assert_close(two[0]["step"][kind][name], values, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("run", ["trained", "zero"])
@@ -159,6 +226,14 @@ def test_workers_agree_only_on_what_all_of_them_found(two):
 def test_a_whole_online_run_gives_every_worker_the_same_scores_and_is_read_back(two):
     assert two[0]["online"]["scores"] == two[1]["online"]["scores"]
     assert all(found["online"]["again"] == found["online"]["scores"] for found in two)
+
+
+def test_every_worker_of_a_run_knows_the_predictions_that_its_file_gives(two):
+    known, again = two[0]["online"]["predictions"], two[0]["online"]["from file"]
+    assert known == two[1]["online"]["predictions"]
+    for split, ways in known.scores.items():
+        assert {**again.scores[split], REFIT: ways[REFIT]} == ways  # of a head that the file does not hold
+    assert known.stack_weights == again.stack_weights
 
 
 def test_alone_every_collective_is_the_identity():

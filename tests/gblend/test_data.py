@@ -147,6 +147,37 @@ def test_the_slice_is_as_large_as_v_and_part_of_t(data, share):
     assert ids(run.train, run.train_slice) <= ids(run.train)
 
 
+def test_probes_train_on_a_stratified_part_of_whole_groups_that_holds_the_slice(data):
+    run = open_data(data, blend=BlendConfig(probe_fraction=0.5))
+    part = run.probe_part
+    labels, names = run.train.index.labels[part], np.array(run.train.index.groups)
+    assert len(part) == len(run.train) // 2 == 12
+    assert np.bincount(labels).tolist() == [4, 4, 4]
+    assert set(names[part]).isdisjoint(np.delete(names, part))
+    assert set(run.train_slice) <= set(part)
+    assert len(run.train_slice) == len(run.heldout)
+
+
+def test_the_part_probes_train_on_takes_nothing_from_t_and_v(data):
+    whole, part = open_data(data), open_data(data, blend=BlendConfig(probe_fraction=0.5))
+    assert whole.probe_part is None
+    assert ids(whole.train) == ids(part.train)
+    assert whole.heldout_ids == part.heldout_ids
+
+
+def test_a_part_without_clips_is_an_error(data):
+    with pytest.raises(
+        ValueError, match=r"blend.probe_fraction \(0.01\) of 24 training clips in 12 groups is none or all"
+    ):
+        open_data(data, blend=BlendConfig(probe_fraction=0.01))
+
+
+def test_class_counts_are_those_of_t(data):
+    run = open_data(data)
+    assert run.class_counts == [int((run.train.index.labels == label).sum()) for label in range(len(run.classes))]
+    assert sum(run.class_counts) == len(run.train)
+
+
 def test_the_hold_out_seed_decides_v_and_the_slice(data):
     first, again, other = (open_data(data, blend=BlendConfig(holdout_seed=s)) for s in (0, 0, 1))
     assert (first.heldout_ids, first.train_slice) == (again.heldout_ids, again.train_slice)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from gblend.config import OptimConfig
 from gblend.data import training_batches
 from gblend.inputs import to_inputs
-from gblend.loop import Position, blended_loss, make_optimizer, train
+from gblend.loop import Position, make_optimizer, train
+from gblend.loss import blended_loss
 from gblend.model import BlendModel, make_model
 from gblend.schedule import learning_rate_at
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
@@ -37,7 +38,7 @@ def train_some(network, data, config, weights=None, *, start=0, epochs=2, **more
     train(network, data, config, weights=weights or EQUAL, position=position, seed=7, **more)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "adam", "adagrad"])
 def test_training_is_the_loop_one_would_write_by_hand(name):
     config = tiny_config(optim=OptimConfig(name=name, learning_rate=0.02, warmup_epochs=1.0))
     weights = {"rgb": 0.5, "flow": 0.2, "logmel": 0.1, "fused": 0.2}
@@ -47,12 +48,10 @@ def test_training_is_the_loop_one_would_write_by_hand(name):
     train_some(ours, data, config, weights)
 
     theirs.train()
-    settings = {"lr": 0.02, "weight_decay": config.optim.weight_decay}
-    optimizer = (
-        torch.optim.SGD(theirs.parameters(), momentum=0.9, **settings)
-        if name == "sgd"
-        else torch.optim.AdamW(theirs.parameters(), **settings)
-    )
+    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    momentum = {"momentum": 0.9} if name == "sgd" else {}
+    kind = kinds.get(name, torch.optim.Adagrad)
+    optimizer = kind(theirs.parameters(), lr=0.02, weight_decay=config.optim.weight_decay, **momentum)
     for epoch in range(2):
         batches = training_batches(20, batch_size=6, entropy=(7, 0, epoch), rank=0, world=1)
         for step, positions in enumerate(batches):

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from gblend import measure as measure_module
 from gblend.inputs import to_inputs
-from gblend.measure import measure
+from gblend.measure import measure, measure_outputs
 from gblend.model import BlendModel, make_model
+from gblend.predictions import score_heads
 from schemas import FeatureSpec
 from tests.gblend.tiny import CLASSES, MODALITIES, MemoryClips, tiny_config
 
@@ -109,14 +110,57 @@ def test_losses_that_are_not_numbers_are_reported_not_hidden():
     assert np.isfinite(found["fused"].loss_nats).all()
 
 
+def test_a_head_that_answers_nan_is_right_about_nothing():
+    network = model()
+    with torch.no_grad():
+        network.heads["rgb"].bias.fill_(float("nan"))
+    assert not measure(network, MemoryClips(6, seed=0), spec=SPEC)["rgb"].correct.any()
+
+
+def test_outputs_are_the_log_probabilities_of_one_clip_at_a_time(monkeypatch):
+    monkeypatch.setattr(measure_module, "MEASURE_BATCH", 4)
+    network, clips = model(), MemoryClips(11, seed=0)
+    chosen = [7, 0, 10, 3, 5]
+    found = measure_outputs(network, clips, chosen, spec=SPEC)
+    assert found.heads == HEADS
+    assert found.log_probs.dtype == np.float32
+    assert found.labels.tolist() == [clips[position, None]["label"] for position in chosen]
+    assert found.positions.tolist() == chosen
+    network.eval()
+    for at, position in enumerate(chosen):
+        sample = clips[position, None]
+        inputs = to_inputs({name: torch.from_numpy(a)[None] for name, a in sample["arrays"].items()}, SPEC)
+        with torch.no_grad():
+            answers = network(inputs, {name: torch.tensor([p]) for name, p in sample["present"].items()})
+        for head, name in enumerate(HEADS):
+            expected = F.log_softmax(answers[name].double(), dim=1)[0]
+            np.testing.assert_allclose(found.log_probs[head, at], expected, rtol=2e-5, atol=1e-6)
+
+
+def test_outputs_say_nothing_for_a_head_whose_modality_a_clip_lacks():
+    clips = MemoryClips(10, seed=0, absent={"logmel": [2, 5]})
+    found = measure_outputs(model(), clips, spec=SPEC)
+    head = HEADS.index("logmel")
+    assert np.flatnonzero(~found.counted[head]).tolist() == [2, 5]
+    assert (found.log_probs[head, [2, 5]] == 0).all()
+    assert found.counted.sum() == 4 * 10 - 2
+
+
+def test_heads_scored_from_outputs_have_the_scores_that_measuring_gives():
+    network, clips = model(), MemoryClips(11, seed=0, absent={"flow": [1, 4]})
+    measured = {head: losses.score() for head, losses in measure(network, clips, spec=SPEC).items()}
+    assert score_heads(measure_outputs(network, clips, spec=SPEC)) == measured
+
+
+@pytest.mark.parametrize("way", [measure, measure_outputs])
 @pytest.mark.parametrize("training", [True, False])
-def test_measuring_leaves_no_trace(training):
+def test_measuring_leaves_no_trace(training, way):
     network = model().train(training)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     state = {name: values.clone() for name, values in network.state_dict().items()}
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    measure(network, MemoryClips(9, seed=0), spec=SPEC)
+    way(network, MemoryClips(9, seed=0), spec=SPEC)
     assert all(module.training is training for module in network.modules())
     assert all(torch.equal(values, state[name]) for name, values in network.state_dict().items())
     assert all((parameter.grad == 1).all() for parameter in network.parameters())

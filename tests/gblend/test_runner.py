@@ -1,18 +1,34 @@
 """Runs and their directories: the estimator leaves the run alone, probes are the baselines, documents are complete."""
 
-import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gblend import runner as runner_module
-from gblend.config import BlendConfig
+from gblend import probes as probes_module
+from gblend.config import BlendConfig, OptimConfig
+from gblend.inputs import to_inputs
+from gblend.measure import measure
+from gblend.methods import RunSpec, check_methods, with_needed
 from gblend.model import make_model
-from gblend.records import epoch_record, estimate_record, read_lines
-from gblend.runner import Runner, RunSpec, check_method, load_checkpoint, with_probes
+from gblend.outputs import join_outputs, load_outputs
+from gblend.predictions import score_predictions
+from gblend.records import (
+    EpochRecord,
+    HeadScore,
+    epoch_record,
+    estimate_record,
+    read_json,
+    read_lines,
+    run_result,
+    to_json,
+)
+from gblend.run_files import load_checkpoint
+from gblend.runner import Runner
+from gblend.training import Training, best_epoch
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 
@@ -22,7 +38,7 @@ def carry_out(directory: Path, method: str, *, config=None, probes=None, seed: i
 
 
 def carry_out_offline(root: Path, config=None):
-    runs = with_probes([RunSpec(method="offline", seed=0)], MODALITIES)
+    runs = with_needed([RunSpec(method="offline", seed=0)], MODALITIES, config or tiny_config())
     for run in runs[:-1]:
         carry_out(root / run.name, run.method, config=config)
     probes = dict(zip((*MODALITIES, "fused"), (str(root / run.name) for run in runs), strict=False))
@@ -56,10 +72,10 @@ def test_online_probes_leave_no_trace_in_the_run(tmp_path, monkeypatch):
     }
     assert list(recorded) == [0, 2]
 
-    def by_hand(self, method, ahead, probe_losses):
+    def by_hand(self, ahead):
         return recorded[ahead.start_epoch]
 
-    monkeypatch.setattr(runner_module._Training, "_weights", by_hand)
+    monkeypatch.setattr(Training, "weights_for", by_hand)
     carry_out(tmp_path / "by-hand", "online")
     assert_same_bits(tmp_path / "online", tmp_path / "by-hand")
 
@@ -83,8 +99,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
 def test_a_full_length_online_probe_equals_the_single_modality_run_but_for_its_random_stream(tmp_path, monkeypatch):
     """Offline's probes are the baselines; an online probe over all epochs is the same training."""
     config = tiny_config(blend=BlendConfig(first_epochs=3))
-    train = runner_module.train
-    monkeypatch.setattr(runner_module, "train", lambda *args, **kw: train(*args, **{**kw, "stream": 0}))
+    train = probes_module.train_together
+    monkeypatch.setattr(probes_module, "train_together", lambda *args, **kw: train(*args, **{**kw, "stream": 0}))
     offline = carry_out_offline(tmp_path, config)
     carry_out(tmp_path / "online", "online", config=config)
     online = estimate_record(read_lines(str(tmp_path / "online" / "weights.jsonl"))[0])
@@ -146,8 +162,100 @@ def test_the_checkpoint_holds_the_network_that_was_scored(tmp_path):
     model = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=99)
     load_checkpoint(model, str(tmp_path / "equal" / "checkpoint.pt"))
     data = tiny_data()
-    scores = runner_module.measure(model, data.splits["test"], spec=data.spec)
-    assert {head: losses.score() for head, losses in scores.items()} == result.scores["test"]
+    scores = measure(model, data.splits["test"], spec=data.spec)
+    for head, losses in scores.items():
+        assert losses.score() == result.scores["test"][head]
+
+
+def test_predictions_of_a_run_can_be_scored_again_from_its_files(tmp_path):
+    result = carry_out(tmp_path / "equal", "equal")
+    kept = load_outputs(str(tmp_path / "equal" / "predictions.npz"))
+    assert list(kept) == ["heldout", "val", "test"]
+    splits = {split: kept[split] for split in ("val", "test")}
+    again = score_predictions(kept["heldout"], splits)
+    for split, ways in again.scores.items():
+        assert ways == {way: score for way, score in result.predictions.scores[split].items() if way != "refit"}
+    assert again.stack_weights == result.predictions.stack_weights
+    assert list(result.predictions.scores["test"]) == ["fused", "best-head", "mean", "stack", "refit"]
+    assert result.predictions.scores["test"]["fused"] == result.scores["test"]["fused"]
+    assert run_result(read_json(str(tmp_path / "equal" / "result.json"))) == result
+
+
+def test_a_result_without_predictions_can_still_be_read(tmp_path):
+    """Of one head, or written before heads were joined."""
+    result = carry_out(tmp_path / "uni", "uni:rgb")
+    assert result.predictions is None
+    values = to_json(result)
+    del values["predictions"]
+    assert run_result(values) == result
+
+
+def test_probes_are_kept_so_that_their_ensemble_needs_no_network(tmp_path):
+    carry_out_offline(tmp_path)
+    names = [f"uni-{name}-s0" for name in MODALITIES]
+    kept = {name: load_outputs(str(tmp_path / name / "predictions.npz")) for name in [*names, "naive-s0"]}
+    for chosen in (names, [*names, "naive-s0"]):
+        valid, test = (join_outputs({name: kept[name][split] for name in chosen}) for split in ("heldout", "test"))
+        found = score_predictions(valid, {"test": test})
+        assert len(found.stack_weights) == len(chosen)
+        assert found.scores["test"]["stack"].count == 7
+
+
+def test_loss_weights_add_up_to_the_number_of_heads_where_asked(tmp_path):
+    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, scale="heads"))
+    for method in ("equal", "online"):
+        carry_out(tmp_path / method, method, config=config)
+        history = [epoch_record(line) for line in read_lines(str(tmp_path / method / "history.jsonl"))]
+        assert [sum(record.weights.values()) for record in history[1:]] == pytest.approx([4.0] * 3)
+    for line in read_lines(str(tmp_path / "online" / "weights.jsonl")):
+        found = estimate_record(line)
+        assert (sum(found.weights), found.loss_total) == (pytest.approx(1.0), 4.0)
+        used = history[found.epoch + 1].weights
+        assert list(used.values()) == pytest.approx([4.0 * weight for weight in found.weights])
+
+
+@pytest.mark.parametrize("measure", ["loss", "accuracy"])
+def test_an_offline_probe_ends_with_the_best_epoch_on_v_where_asked(tmp_path, measure):
+    blend = BlendConfig(probe_end="best-v", measure=measure)
+    found = carry_out_offline(tmp_path, tiny_config(epochs=4, blend=blend))
+    for at, run in enumerate([*(f"uni-{name}" for name in MODALITIES), "naive"]):
+        history = [epoch_record(line) for line in read_lines(str(tmp_path / f"{run}-s0" / "history.jsonl"))]
+        (head,) = history[0].heldout
+        scores = [record.heldout[head] for record in history]
+        values = [score.loss_nats if measure == "loss" else 1 - score.accuracy for score in scores]
+        best = min(range(1, 5), key=lambda epoch, values=values: (round(values[epoch], 12), epoch))
+        assert (found.end_epochs[at], found.end_valid[at]) == (best, pytest.approx(values[best]))
+
+
+def test_an_online_probe_measures_every_epoch_only_where_its_end_is_chosen(tmp_path, monkeypatch):
+    """Two probe epochs, then one, of each of four heads; where a probe starts, the run has been measured anyway."""
+    measured = []
+    measure_both = probes_module.measure_both
+    monkeypatch.setattr(probes_module, "measure_both", lambda *args: measured.append(args) or measure_both(*args))
+    counts = {}
+    for end in ("last", "best-v"):
+        measured.clear()
+        blend = BlendConfig(first_epochs=2, next_epochs=1, probe_end=end)
+        carry_out(tmp_path / end, "online", config=tiny_config(blend=blend))
+        counts[end] = len(measured)
+        first, second = estimates_of(tmp_path / end)
+        assert set(first.end_epochs) <= ({2} if end == "last" else {1, 2})
+        assert set(second.end_epochs) == {1}
+    assert counts == {"last": 4 * (1 + 1), "best-v": 4 * (2 + 1)}
+
+
+def test_smoothing_keeps_a_share_of_the_weights_of_the_super_epoch_before(tmp_path):
+    blend = BlendConfig(first_epochs=2, next_epochs=1, smoothing=0.75, shrinkage=1.0)
+    carry_out(tmp_path / "run", "online", config=tiny_config(blend=blend))
+    first, second = (estimate_record(line) for line in read_lines(str(tmp_path / "run" / "weights.jsonl")))
+    assert first.previous_weights == ()
+    assert second.previous_weights == first.weights
+
+
+def test_a_cap_too_low_for_the_heads_is_refused_before_training():
+    config = tiny_config(blend=BlendConfig(weight_cap=0.2))
+    with pytest.raises(ValueError, match=r"blend.weight_cap \(0.2\) must be at least 1 / 4 for 4 heads"):
+        check_methods(["online"], MODALITIES, config)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +286,237 @@ def test_a_finished_run_with_other_settings_is_refused_with_the_difference(tmp_p
         carry_out(tmp_path / "run", "uni:rgb", config=tiny_config(epochs=4))
 
 
-@pytest.mark.parametrize("method", ["uni:audio", "bogus"])
-def test_an_unknown_method_names_the_allowed_ones(method):
-    with pytest.raises(ValueError, match="allowed here: uni:rgb, uni:logmel, naive, equal, fixed, offline, online"):
-        check_method(method, ("rgb", "logmel"), tiny_config())
+def carry_out_single(root: Path, config=None) -> dict[str, str]:
+    """The single-modality runs, by head."""
+    places = {head: root / f"uni-{head}" for head in MODALITIES}
+    for head, place in places.items():
+        carry_out(place, f"uni:{head}", config=config)
+    return {head: str(place) for head, place in places.items()}
 
 
-def test_fixed_weights_must_fit_the_heads():
-    config = dataclasses.replace(tiny_config(), blend=BlendConfig(fixed_weights=(0.5, 0.5)))
-    with pytest.raises(ValueError, match=r"one non-negative number for each of rgb, flow, logmel and the fused head"):
-        check_method("fixed", MODALITIES, config)
+def history_of(directory: Path):
+    return [epoch_record(line) for line in read_lines(str(directory / "history.jsonl"))]
 
 
-def test_probes_come_before_the_run_that_reads_them_and_only_once():
-    runs = with_probes([RunSpec(method=m, seed=0) for m in ("offline", "naive", "uni:rgb")], ("rgb", "logmel"))
-    assert [run.method for run in runs] == ["uni:rgb", "uni:logmel", "naive", "offline"]
+def estimates_of(directory: Path):
+    return [estimate_record(line) for line in read_lines(str(directory / "weights.jsonl"))]
+
+
+def test_a_tracked_run_is_the_run_that_is_given_its_weights(tmp_path, monkeypatch):
+    config = tiny_config(epochs=5)
+    carry_out(tmp_path / "tracked", "tracked", config=config)
+    found = {
+        record.epoch: dict(zip(record.heads, record.weights, strict=True))
+        for record in estimates_of(tmp_path / "tracked")
+    }
+    assert list(found) == [2, 3, 4]
+    monkeypatch.setattr(
+        Training,
+        "weights_for",
+        lambda self, ahead: found.get(ahead.start_epoch, dict.fromkeys(self.model.head_names, 0.25)),
+    )
+    carry_out(tmp_path / "by-hand", "tracked", config=config)
+    assert_same_bits(tmp_path / "tracked", tmp_path / "by-hand")
+
+
+def test_a_tracked_run_takes_g_and_o_from_its_own_history_over_the_last_super_epoch(tmp_path):
+    result = carry_out(tmp_path / "tracked", "tracked", config=tiny_config(epochs=4))
+    history = history_of(tmp_path / "tracked")
+    for record, start, end in zip(estimates_of(tmp_path / "tracked"), (0, 2), (2, 3), strict=True):
+        assert (record.epoch, record.probe_epochs) == (end, end - start)
+        for at, head in enumerate(record.heads):
+            assert record.start_valid[at] == pytest.approx(history[start].heldout[head].loss_nats)
+            assert record.end_valid[at] == pytest.approx(history[end].heldout[head].loss_nats)
+            assert record.end_train[at] == pytest.approx(history[end].train[head].loss_nats)
+    assert result.branch_epochs == 4  # no training but its own
+    assert history[1].weights == dict.fromkeys(result.heads, 0.25)
+
+
+def test_early_stop_ends_with_the_parameters_of_the_epoch_that_was_best_on_v(tmp_path):
+    """V is labelled wrongly, so that what is learned on T makes it worse."""
+    config, data = tiny_config(epochs=6), tiny_data()
+    data.heldout.labels = (data.heldout.labels + 1) % len(CLASSES)
+    result = carry_out(tmp_path / "stopped", "early-stop", config=config, data=data)
+    history = history_of(tmp_path / "stopped")
+    best = max(history[1:], key=lambda r: (r.heldout["fused"].accuracy, -r.heldout["fused"].loss_nats))
+    assert result.kept_epoch == best.epoch < 6  # else the test would show nothing
+    model = make_model(MODALITIES, len(CLASSES), config.model, seed=99).branch("fused")
+    load_checkpoint(model, str(tmp_path / "stopped" / "checkpoint.pt"))
+    assert measure(model, data.heldout, spec=data.spec)["fused"].score() == best.heldout["fused"]
+    scores = measure(model, data.splits["test"], spec=data.spec)
+    assert scores["fused"].score() == result.scores["test"]["fused"]
+
+
+def test_early_stop_is_the_naive_run_until_it_stops(tmp_path):
+    carry_out(tmp_path / "naive", "naive")
+    carry_out(tmp_path / "stopped", "early-stop")
+    assert history_of(tmp_path / "naive") == history_of(tmp_path / "stopped")
+
+
+def test_the_best_epoch_is_of_highest_accuracy_then_of_lowest_loss_then_the_first():
+    def record(epoch, accuracy, loss_nats):
+        score = HeadScore(loss_nats=loss_nats, accuracy=accuracy, count=9)
+        return EpochRecord(epoch=epoch, train={}, heldout={"fused": score}, weights={}, learning_rate=0.1)
+
+    nan = float("nan")
+    history = [record(0, 0.9, 0.1), record(1, 0.5, 0.2), record(2, 0.8, nan), record(3, 0.8, 0.7), record(4, 0.8, 0.7)]
+    assert best_epoch(history) == 3
+    assert best_epoch(history[:3]) == 2
+
+
+def test_pretrain_starts_from_the_trunks_of_the_single_modality_runs(tmp_path):
+    needed = carry_out_single(tmp_path)
+    frozen = tiny_config(epochs=1, optim=OptimConfig(learning_rate=1e-12, weight_decay=0.0, schedule="constant"))
+    runner = Runner(data=tiny_data(), config=frozen, data_path="memory")
+    runner.run(RunSpec(method="pretrain", seed=0), str(tmp_path / "pretrain"), needed)
+    found, untrained = parameters(tmp_path / "pretrain"), make_model(MODALITIES, 3, frozen.model, seed=0)
+    for name, values in found.items():
+        kind, modality, *_ = name.split(".")
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
+        origin = parameters(Path(needed[modality])) if kind == "encoders" else untrained.state_dict()
+        torch.testing.assert_close(values, origin[name], rtol=0, atol=1e-8)
+
+
+def test_pretrain_counts_the_runs_it_started_from(tmp_path):
+    needed = carry_out_single(tmp_path)
+    result = carry_out(tmp_path / "pretrain", "pretrain", probes=needed)
+    assert (result.branch_epochs, result.borrowed_epochs, result.train_samples) == (12, 9, 3 * 24)
+    assert result.heads == ("fused",)
+
+
+def test_the_dropout_run_is_the_naive_run_with_that_dropout(tmp_path):
+    plain = tiny_config(model=replace(tiny_config().model, fused_dropout=0.0))
+    half = tiny_config(model=replace(tiny_config().model, fused_dropout=0.5))
+    carry_out(tmp_path / "dropout", "dropout", config=plain)
+    carry_out(tmp_path / "naive", "naive", config=half)
+    assert_same_bits(tmp_path / "dropout", tmp_path / "naive")
+
+
+def test_learned_weights_move_with_the_losses_and_are_recorded(tmp_path):
+    config = tiny_config(epochs=6, optim=OptimConfig(name="adam", learning_rate=0.05, schedule="constant"))
+    carry_out(tmp_path / "run", "uncertainty", config=config)
+    history = history_of(tmp_path / "run")
+    assert all(list(record.weights) == [*MODALITIES, "fused"] for record in history[1:])
+    # They start at 1/4 and come to rest at 1 / (2 L), which is more as long as L < 2 nats.
+    assert min(history[1].weights.values()) > 0.25
+    assert history[-1].weights != history[1].weights
+
+
+def test_modulated_gradients_change_the_naive_run_and_nothing_else_about_it(tmp_path):
+    modulated, naive = (carry_out(tmp_path / method, method) for method in ("ogm-ge", "naive"))
+    assert (modulated.heads, modulated.branch_epochs) == (naive.heads, naive.branch_epochs)
+    one, other = parameters(tmp_path / "ogm-ge"), parameters(tmp_path / "naive")
+    assert not torch.equal(one["encoders.rgb.stem.0.weight"], other["encoders.rgb.stem.0.weight"])
+
+
+@pytest.mark.parametrize("method", ["ogm-ge", "uncertainty", "early-stop", "dropout", "tracked"])
+def test_every_method_is_decided_by_its_seed(tmp_path, method):
+    for name in ("a", "b"):
+        torch.manual_seed(ord(name))
+        carry_out(tmp_path / name, method)
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_an_online_run_may_start_from_the_offline_estimate(tmp_path):
+    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, reuse="offline"))
+    offline = carry_out_offline(tmp_path, config)
+    probes = {head: str(tmp_path / f"uni-{head}-s0") for head in MODALITIES} | {"fused": str(tmp_path / "naive-s0")}
+    result = carry_out(tmp_path / "online", "online", config=config, probes=probes)
+    first, second = estimates_of(tmp_path / "online")
+    assert first == offline
+    assert (second.epoch, second.probe_epochs) == (2, 1)
+    # 3 epochs, 4 probes of 1 epoch, and 4 runs of 3 epochs that others paid for.
+    assert (result.branch_epochs, result.borrowed_epochs) == (3 + 4 + 12, 12)
+
+
+def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
+    data = replace(tiny_data(), probe_part=list(range(12)), train_slice=list(range(9)))
+    result = carry_out(tmp_path / "online", "online", data=data)
+    assert result.branch_epochs == 3 + 0.5 * 4 * 3
+    assert result.train_samples == 9 * 24
+
+
+def test_an_online_run_is_the_same_whichever_way_its_probes_train(tmp_path):
+    for kind in ("shared", "sequential"):
+        carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probe_pass=kind)))
+    assert_same_bits(tmp_path / "shared", tmp_path / "sequential")
+
+
+@pytest.mark.parametrize("method", ["online", "tracked", "equal"])
+def test_every_clip_is_decoded_once_an_epoch_for_the_run_and_once_for_all_its_probes(tmp_path, method):
+    data = tiny_data()
+    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, refit_epochs=0))
+    carry_out(tmp_path / "run", method, data=data, config=config)
+    drawn = [position for position, entropy in data.train.drawn if entropy is not None]
+    times = 2 if method == "online" else 1
+    assert sorted(drawn) == sorted(list(range(24)) * times * config.epochs)
+
+
+def carry_out_ensemble(root: Path, method: str):
+    """The ensemble, and the directories of its members by head."""
+    needed = carry_out_single(root)
+    if method == "ensemble+naive":
+        carry_out(root / "naive", "naive")
+        needed["fused"] = str(root / "naive")
+    return carry_out(root / method, method, probes=needed), needed
+
+
+@pytest.mark.parametrize("method", ["ensemble", "ensemble+naive"])
+def test_an_ensemble_is_the_mean_of_the_probabilities_of_finished_runs(tmp_path, method):
+    result, needed = carry_out_ensemble(tmp_path, method)
+    clips = tiny_data().splits["test"]
+    total = 0.0
+    for head, place in needed.items():
+        model = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=99).branch(head)
+        load_checkpoint(model, f"{place}/checkpoint.pt")
+        model.eval()
+        samples = [clips[i, None] for i in range(len(clips))]
+        arrays = {m: torch.from_numpy(np.stack([s["arrays"][m] for s in samples])) for m in model.modalities}
+        present = {m: torch.ones(len(clips), dtype=torch.bool) for m in model.modalities}
+        with torch.no_grad():
+            total = total + model(to_inputs(arrays, tiny_data().spec), present)[head].double().softmax(dim=1)
+    right = total.argmax(dim=1).numpy() == clips.labels
+    loss = -torch.log(total / len(needed)).numpy()[np.arange(len(clips)), clips.labels]
+    found = result.scores["test"]["mean"]
+    assert (found.accuracy, found.count) == (pytest.approx(right.mean()), len(clips))
+    assert found.loss_nats == pytest.approx(loss.mean(), rel=1e-5)
+    assert result.predictions.scores["test"]["mean"] == found
+
+
+def test_an_ensemble_trains_nothing_and_counts_what_its_members_cost(tmp_path):
+    result, _ = carry_out_ensemble(tmp_path, "ensemble+naive")
+    assert (result.branch_epochs, result.borrowed_epochs, result.train_samples) == (12, 12, 0)
+    assert carry_out(tmp_path / "ensemble+naive", "ensemble+naive") == result
+
+
+def test_an_ensemble_of_runs_without_predictions_says_what_is_missing(tmp_path):
+    needed = carry_out_single(tmp_path)
+    (tmp_path / "uni-rgb" / "predictions.npz").unlink()
+    with pytest.raises(
+        ValueError, match=r"uni-rgb/predictions.npz does not exist; is the directory above it a finished"
+    ):
+        carry_out(tmp_path / "ensemble", "ensemble", probes=needed)
+
+
+def test_a_probe_that_ends_where_v_is_best_is_measured_after_every_epoch(tmp_path):
+    """With a learning rate that spoils the second epoch, the first is the end."""
+    blend = BlendConfig(first_epochs=2, next_epochs=1, probe_end="best-v")
+    config = tiny_config(blend=blend, optim=OptimConfig(learning_rate=0.3, schedule="constant"))
+    carry_out(tmp_path / "online", "online", config=config)
+    last = replace(config, blend=replace(blend, probe_end="last"))
+    carry_out(tmp_path / "last", "online", config=last)
+    best, end = (estimates_of(tmp_path / name)[0] for name in ("online", "last"))
+    assert best.start_valid == end.start_valid
+    assert 1 in best.end_epochs
+    for head, epoch, one, other in zip(best.heads, best.end_epochs, best.end_valid, end.end_valid, strict=True):
+        assert one == other if epoch == 2 else one < other, head
+
+
+@pytest.mark.parametrize("method", ["tracked", "uncertainty"])
+def test_tracked_and_learned_weights_add_up_to_the_number_of_heads_where_asked(tmp_path, method):
+    blend = BlendConfig(first_epochs=2, next_epochs=1, scale="heads")
+    slow = OptimConfig(learning_rate=1e-6, schedule="constant")  # learned weights stay where they start
+    carry_out(tmp_path / "run", method, config=tiny_config(blend=blend, optim=slow))
+    for record in history_of(tmp_path / "run")[1:]:
+        assert sum(record.weights.values()) == pytest.approx(4.0, rel=1e-4)

@@ -19,7 +19,7 @@ from schemas.features import FlowSpec, RgbSpec
 from tests.media import gray_level, steady, tone, write_media
 
 LABELS = ("low", "middle", "high")
-METHODS = ("uni:rgb", "uni:logmel", "naive", "equal", "offline", "online")
+METHODS = ("uni:rgb", "uni:logmel", "naive", "dropout", "equal", "offline", "online", "ensemble", "ensemble+naive")
 
 CONFIG = TrainConfig(
     name="test",
@@ -109,10 +109,10 @@ def test_offline_took_its_start_and_end_losses_from_the_baselines(comparison):
 
 @pytest.mark.slow
 def test_a_second_comparison_keeps_the_finished_runs(comparison, data):
-    before = {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/checkpoint.pt")}
+    before = {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/result.json")}
     assert len(before) == len(METHODS)
     compare(config=CONFIG, data=data, out=str(comparison), seeds=(0,), compute=ComputeConfig(workers=2))
-    assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/checkpoint.pt")}
+    assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/result.json")}
 
 
 @pytest.mark.slow

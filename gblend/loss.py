@@ -1,0 +1,124 @@
+"""What training minimises: the blended loss (Eq. 7), with weights that are given or learned.
+
+Only training sees class weights and label smoothing. The losses that runs are compared by, and that O and G are made
+of, are plain cross-entropy (`gblend.measure`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gblend.config import LossConfig
+
+EQUAL = LossConfig()
+
+
+def blended_loss(
+    logits: Mapping[str, Tensor],
+    label: Tensor,
+    masks: Mapping[str, Tensor],
+    weights: Mapping[str, float | Tensor],
+    counts: Mapping[str, float | Tensor],
+    *,
+    loss: LossConfig = EQUAL,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """L_blend = sum of w_i L_i (Eq. 7); L_i is the sum over its clips divided by ``counts``.
+
+    Heads of weight 0 are left out, not multiplied by 0: a diverged head must not reach the others.
+
+    Args:
+        logits: Per head, float (batch, classes).
+        label: int64 (batch).
+        masks: Per head, bool (batch): the clips it can answer for.
+        weights: Per head.
+        counts: Per head, what its clips count together: their number, or the sum of their class weights.
+        loss: For the label smoothing.
+        class_weights: Float (classes); none: every clip counts 1.
+
+    >>> logits = {"rgb": torch.zeros(2, 4), "fused": torch.zeros(2, 4)}
+    >>> everywhere = {name: torch.ones(2, dtype=torch.bool) for name in logits}
+    >>> label, counts = torch.tensor([0, 1]), {"rgb": 2.0, "fused": 2.0}
+    >>> round(float(blended_loss(logits, label, everywhere, {"rgb": 0.25, "fused": 0.5}, counts)), 4)  # 0.75 ln 4
+    1.0397
+    """
+    total = torch.zeros((), device=label.device)
+    for name, weight in weights.items():
+        if isinstance(weight, Tensor) or weight != 0.0:
+            each = F.cross_entropy(
+                logits[name].float(),
+                label,
+                weight=class_weights,
+                label_smoothing=loss.label_smoothing,
+                reduction="none",
+            )
+            total = total + weight * torch.where(masks[name], each, 0.0).sum() / counts[name]
+    return total
+
+
+def class_weights_of(
+    config: LossConfig, counts: Sequence[int] | None, classes: Sequence[str], device: torch.device
+) -> Tensor | None:
+    """What a clip of each class counts, float (classes); None where all count 1.
+
+    Args:
+        config: Equal, balanced or given.
+        counts: Clips of T per class, for ``balanced``.
+        classes: Names.
+        device: Where the losses are computed.
+
+    Raises:
+        ValueError: Another number of weights than classes; ``balanced`` with a class that has no clip in T.
+
+    >>> balanced = LossConfig(class_weights="balanced")
+    >>> class_weights_of(balanced, [30, 10], ["run", "jump"], torch.device("cpu")).tolist()  # 40/60, 40/20
+    [0.666..., 2.0]
+    """
+    given = config.class_weights
+    if given == "equal":
+        return None
+    if given == "balanced":
+        if counts is None or len(counts) != len(classes) or min(counts) == 0:
+            missing = [name for name, count in zip(classes, counts or [0] * len(classes), strict=False) if count == 0]
+            raise ValueError(
+                f"loss.class_weights balanced needs clips of every class to train on; there are none of "
+                f"{', '.join(missing[:5]) or 'some'}; give numbers, or leave it at equal"
+            )
+        values = [sum(counts) / (len(counts) * count) for count in counts]
+    else:
+        if len(given) != len(classes):
+            raise ValueError(
+                f"loss.class_weights needs a number for each of {len(classes)} classes ({', '.join(classes[:5])}"
+                f"{', ...' if len(classes) > 5 else ''}), got {len(given)}"
+            )
+        values = [float(value) for value in given]
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+class LearnedWeights(nn.Module):
+    """Weights learned with the network (Kendall, Gal, Cipolla, CVPR 2018): exp(-s_i) for head i, s_i its log-variance.
+
+    The loss is the sum of exp(-s_i) L_i + s_i / 2. At its minimum over s a head's weight is 1 / (2 L_i): the lower the
+    training loss, the larger the weight, whatever the held-out loss does. The weights start equal and add up to
+    ``total``, so that the first step is that of an equal blend.
+    """
+
+    def __init__(self, heads: Sequence[str], *, total: float = 1.0) -> None:
+        super().__init__()
+        self.heads = tuple(heads)
+        self.log_variance = nn.Parameter(torch.full((len(self.heads),), math.log(len(self.heads) / total)))
+
+    def forward(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Weight per head, and the term sum of s_i / 2 that keeps them from going to 0."""
+        return dict(zip(self.heads, torch.exp(-self.log_variance).unbind(), strict=True)), self.log_variance.sum() / 2
+
+    def values(self) -> dict[str, float]:
+        """The weights as they are now.
+
+        >>> LearnedWeights(["rgb", "fused"]).values()
+        {'rgb': 0.5, 'fused': 0.5}
+        """
+        return dict(zip(self.heads, torch.exp(-self.log_variance.detach()).tolist(), strict=True))

@@ -1,0 +1,127 @@
+"""Methods: what each of them trains, for how long, and which finished runs it builds on.
+
+    uni:<modality>   the branch of that modality's head                        N epochs
+    naive            the branch of the fused head                              N
+    dropout          naive with dropout .5 on the joined features              N
+    early-stop       naive, the epoch that was best on V                       N
+    pretrain         naive from the trunks of the single-modality runs         N + k N
+    ogm-ge           naive, the encoder that is ahead slowed down              N        (Peng et al., CVPR 2022)
+    equal            all heads, equal weights                                  N
+    fixed            all heads, weights given by hand                          N
+    uncertainty      all heads, weights learned with the network               N        (Kendall et al., CVPR 2018)
+    tracked          all heads, weights from their own last super-epoch        N
+    offline          all heads, weights from full-length probes                N + (k + 1) N   (Algorithm 2)
+    online           all heads, weights from probes every super-epoch          N + (k + 1) N   (Algorithm 3)
+    ensemble         nothing: the single-modality runs, their predictions joined    k N   (Du et al., ICML 2023)
+    ensemble+naive   nothing: the same and the naive run                       (k + 1) N
+
+Offline's probes, pretrain's trunks and the members of an ensemble are the uni-modal and naive runs of the same seed:
+they are trained once and, in a comparison, appear as rows of their own. No run, whatever its method, trains on V.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gblend.config import TrainConfig
+from gblend.records import FUSED
+
+FUSED_ONLY = ("naive", "dropout", "early-stop", "pretrain", "ogm-ge")
+"""Methods that train the branch of the fused head."""
+
+BLENDS = ("equal", "fixed", "uncertainty", "tracked", "offline", "online")
+"""Methods that train all heads of the joint network."""
+
+ENSEMBLES = ("ensemble", "ensemble+naive")
+"""Methods that train nothing and join the predictions of finished runs."""
+
+DROPOUT = 0.5
+"""Of the method ``dropout``, unless the configuration has some already."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSpec:
+    """One run of one method."""
+
+    method: str
+    """A name of the table above."""
+    seed: int
+    """Decides initialisation, batches, windows and dropout."""
+
+    @property
+    def name(self) -> str:
+        """Directory name.
+
+        >>> RunSpec(method="uni:rgb", seed=3).name
+        'uni-rgb-s3'
+        """
+        return f"{self.method.replace(':', '-').replace('+', '-')}-s{self.seed}"
+
+
+def all_methods(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Every method there is for these modalities.
+
+    >>> all_methods(("rgb", "logmel"))[:4]
+    ('uni:rgb', 'uni:logmel', 'naive', 'dropout')
+    """
+    return (*(f"uni:{name}" for name in modalities), *FUSED_ONLY, *BLENDS, *ENSEMBLES)
+
+
+def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: TrainConfig) -> None:
+    """Raise ``ValueError`` unless all methods are defined for these modalities and some of them read what is set."""
+    if len(modalities) < 2:
+        raise ValueError(f"blending needs at least two modalities, this run has: {', '.join(modalities)}")
+    allowed = all_methods(modalities)
+    for method in methods:
+        if method not in allowed:
+            raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
+    blend = config.blend
+    blend.check_heads(len(modalities) + 1)
+    only = {
+        "fixed_weights": ("fixed", bool(blend.fixed_weights)),
+        "probe_fraction": ("online", blend.probe_fraction != 1.0),
+        "reuse": ("online", blend.reuse != "none"),
+    }
+    for name, (reader, is_set) in only.items():
+        if is_set and reader not in methods:
+            raise ValueError(f"blend.{name} is read by method {reader} only, not by {', '.join(methods)}; leave it out")
+    given = blend.fixed_weights
+    if "fixed" in methods and (len(given) != len(modalities) + 1 or min(given) < 0 or sum(given) == 0):
+        raise ValueError(
+            f"method fixed needs blend.fixed_weights: one non-negative number for each of {', '.join(modalities)} and "
+            f"the fused head, not all 0; got {list(given)}"
+        )
+
+
+def needed_runs(run: RunSpec, modalities: Sequence[str], config: TrainConfig) -> dict[str, RunSpec]:
+    """Runs that must be finished before this one, because it reads what they left: per head they train.
+
+    >>> needed = needed_runs(RunSpec(method="offline", seed=0), ("rgb", "logmel"), TrainConfig(name="doc"))
+    >>> {head: run.method for head, run in needed.items()}
+    {'rgb': 'uni:rgb', 'logmel': 'uni:logmel', 'fused': 'naive'}
+    """
+    single = {name: RunSpec(method=f"uni:{name}", seed=run.seed) for name in modalities}
+    if run.method in ("pretrain", "ensemble"):
+        return single
+    if run.method in ("offline", "ensemble+naive") or (run.method == "online" and config.blend.reuse == "offline"):
+        return {**single, FUSED: RunSpec(method="naive", seed=run.seed)}
+    return {}
+
+
+def with_needed(runs: Sequence[RunSpec], modalities: Sequence[str], config: TrainConfig) -> list[RunSpec]:
+    """The runs and those they need, each once, needed ones first."""
+    ordered: dict[RunSpec, None] = {}
+    for run in runs:
+        for each in (*needed_runs(run, modalities, config).values(), run):
+            ordered.setdefault(each)
+    return list(ordered)
+
+
+def config_of(method: str, config: TrainConfig) -> TrainConfig:
+    """The configuration as a method trains it.
+
+    >>> config_of("dropout", TrainConfig(name="doc")).model.fused_dropout
+    0.5
+    """
+    if method == "dropout" and config.model.fused_dropout == 0.0:
+        return replace(config, model=replace(config.model, fused_dropout=DROPOUT))
+    return config

@@ -1,0 +1,80 @@
+"""Probes (Algorithm 1): from a checkpoint, train a copy of every branch alone and measure it before and after.
+
+The copies train side by side on the same batches, each decoded once, or one after another when memory is short. They
+are independent of each other and of the run: fresh optimisers, random streams of their own, thrown away at the end.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gblend.config import BlendConfig, TrainConfig
+from gblend.data import RunData
+from gblend.estimate import ProbeLosses, probe_losses
+from gblend.loop import Learner, Position, make_optimizer, train_together
+from gblend.measure import HeadLosses, measure
+from gblend.model import BlendModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A network at one moment; per head, clip by clip."""
+
+    train: dict[str, HeadLosses]
+    """On T'."""
+    heldout: dict[str, HeadLosses]
+    """On V."""
+
+
+def measure_both(model: BlendModel, data: RunData) -> Measured:
+    """Every head on T' and on V."""
+    return Measured(
+        train=measure(model, data.train, data.train_slice, spec=data.spec),
+        heldout=measure(model, data.heldout, spec=data.spec),
+    )
+
+
+def losses_of(moments: Sequence[Measured], head: str, config: BlendConfig) -> ProbeLosses:
+    """Both ends of one head's probe from its network at every moment there is: before, and after its epochs."""
+    return probe_losses([(moment.train[head], moment.heldout[head]) for moment in moments], config)
+
+
+def run_probes(
+    model: BlendModel, data: RunData, config: TrainConfig, *, start: Measured, ahead: Position, seed: int
+) -> dict[str, ProbeLosses]:
+    """Probe every branch of the network, which stays as it is.
+
+    Args:
+        model: The run's network at the checkpoint.
+        data: Clips; probes train on ``data.probe_part``.
+        config: Of the run; its optimiser at the same place of its schedule.
+        start: The network's losses at the checkpoint: a branch's are those of its head.
+        ahead: Epochs of the super-epoch.
+        seed: Of the run.
+    """
+    heads = model.head_names
+    found: dict[str, ProbeLosses] = {}
+    for group in [heads] if config.blend.probe_pass == "shared" else [(head,) for head in heads]:
+        branches = {head: model.branch(head) for head in group}
+        moments = {head: [start] for head in group}
+
+        def after_epoch(epoch: int, _rate: float, branches: Mapping = branches, moments: Mapping = moments) -> None:
+            if config.blend.probe_end == "best-v" or epoch == ahead.start_epoch + ahead.epochs:
+                for head, branch in branches.items():
+                    moments[head].append(measure_both(branch, data))
+
+        train_together(
+            [
+                Learner(model=branch, weights={head: 1.0}, optimizer=make_optimizer(branch, config))
+                for head, branch in branches.items()
+            ],
+            data,
+            config,
+            position=ahead,
+            seed=seed,
+            stream=1 + ahead.start_epoch,
+            part=data.probe_part,
+            after_epoch=after_epoch,
+        )
+        for head in group:
+            found[head] = losses_of(moments[head], head, config.blend)
+    return found

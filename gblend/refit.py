@@ -1,0 +1,49 @@
+"""A new fused head on the run's frozen trunks (paper, Fig. 5b): what the features are worth, whatever trained them.
+
+A fused head that had little weight in the blend is undertrained however good its features are. All below it is frozen,
+BatchNorm statistics included, and the run itself is not touched. The training is short and goes through the run's whole
+learning-rate schedule.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gblend.config import TrainConfig
+from gblend.data import RunData
+from gblend.loop import Learner, Position, make_optimizer, train_together
+from gblend.model import BlendModel
+from gblend.records import FUSED
+
+
+def refit(
+    model: BlendModel,
+    data: RunData,
+    config: TrainConfig,
+    *,
+    fresh_head: Mapping[str, Tensor],
+    seed: int,
+) -> BlendModel:
+    """The branch of the fused head, the head trained from scratch for ``blend.refit_epochs``.
+
+    Args:
+        model: The trained network.
+        data: What to train on: T, as the run did.
+        config: Of the run.
+        fresh_head: Parameters the fused head starts from, those the run started from.
+        seed: Of the run.
+    """
+    branch = model.branch(FUSED)
+    branch.requires_grad_(False)
+    branch.heads.requires_grad_(True)
+    branch.heads[FUSED].load_state_dict(fresh_head)
+    epochs = config.blend.refit_epochs
+    train_together(
+        [Learner(model=branch, weights={FUSED: 1.0}, optimizer=make_optimizer(branch, config))],
+        data,
+        config,
+        position=Position(start_epoch=0, epochs=epochs, stretch=config.epochs / epochs),
+        seed=seed,
+        stream=1 + config.epochs,  # no probe starts where the run ends
+    )
+    return branch

@@ -1,0 +1,80 @@
+"""What a run directory holds, and how a finished run is told from another.
+
+config.json      everything that decides the run
+holdout.json     clip ids of V
+history.jsonl    every head's losses after every epoch
+weights.jsonl    every estimate of weights, where the method makes some
+losses.npz       a single branch before and after, clip by clip: the full-length probe of its head
+checkpoint.pt    parameters and buffers
+refit.pt         those of the fused head trained anew on the same trunks
+result.json      scores and cost; written last: with it, the run is finished
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import torch
+from torch import Tensor, nn
+
+from gblend.config import TrainConfig
+from gblend.data import RunData
+from gblend.methods import RunSpec
+from gblend.records import RunResult, read_json, run_result
+
+CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
+HISTORY_FILE, WEIGHTS_FILE, LOSSES_FILE = "history.jsonl", "weights.jsonl", "losses.npz"
+CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predictions.npz"
+
+
+def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:
+    """``config.json``: everything that decides the run."""
+    return {
+        **config.to_json(),
+        "method": spec.method,
+        "seed": spec.seed,
+        "data": data_path,
+        "data_fingerprint": data.fingerprint,
+    }
+
+
+def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
+    """The result of a finished run, None when there is none.
+
+    Raises:
+        ValueError: It was made with other settings.
+    """
+    fs, place = fsspec.core.url_to_fs(directory)
+    if not fs.exists(f"{place}/{RESULT_FILE}"):
+        return None
+    found = read_json(f"{directory}/{CONFIG_FILE}")
+    if found != settings:
+        changes = [
+            f"{key}: {found.get(key)} there, {settings.get(key)} now"
+            for key in sorted({*found, *settings})
+            if found.get(key) != settings.get(key)
+        ]
+        raise ValueError(
+            f"{directory} holds a finished run with other settings ({'; '.join(changes)}); "
+            "choose another --out or delete it"
+        )
+    return run_result(read_json(f"{directory}/{RESULT_FILE}"))
+
+
+def save_checkpoint(module: nn.Module, path: str) -> None:
+    """Parameters and buffers only."""
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "wb") as file:
+        torch.save(module.state_dict(), file)
+
+
+def load_checkpoint(module: nn.Module, path: str) -> None:
+    """Read `save_checkpoint`'s file into a network of the same shape; runs no code from it."""
+    module.load_state_dict(read_checkpoint(path))
+
+
+def read_checkpoint(path: str) -> Mapping[str, Tensor]:
+    """Parameters and buffers by name."""
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "rb") as file:
+        return torch.load(file, weights_only=True, map_location="cpu")

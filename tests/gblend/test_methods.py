@@ -1,0 +1,66 @@
+"""Which methods there are, what they read, and in which order their runs come."""
+
+import pytest
+
+from gblend.config import BlendConfig, ModelConfig
+from gblend.methods import RunSpec, all_methods, check_methods, config_of, needed_runs, with_needed
+from tests.gblend.tiny import MODALITIES, tiny_config
+
+PAIR = ("rgb", "logmel")
+
+
+@pytest.mark.parametrize("method", ["uni:audio", "bogus"])
+def test_an_unknown_method_names_the_allowed_ones(method):
+    with pytest.raises(ValueError, match=rf"unknown method '{method}'; allowed here: uni:rgb, uni:logmel, naive, "):
+        check_methods(["naive", method], PAIR, tiny_config())
+
+
+def test_fixed_weights_must_fit_the_heads():
+    config = tiny_config(blend=BlendConfig(fixed_weights=(0.5, 0.5)))
+    with pytest.raises(ValueError, match=r"one non-negative number for each of rgb, flow, logmel and the fused head"):
+        check_methods(["fixed"], MODALITIES, config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reader"),
+    [
+        ({"fixed_weights": (0.2, 0.3, 0.5)}, "fixed"),
+        ({"probe_fraction": 0.5}, "online"),
+        ({"reuse": "offline"}, "online"),
+    ],
+)
+def test_a_setting_that_no_method_of_the_comparison_reads_is_refused(setting, reader):
+    config = tiny_config(blend=BlendConfig(**setting))
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"blend.{name} is read by method {reader} only, not by naive, equal; leave"):
+        check_methods(["naive", "equal"], PAIR, config)
+    check_methods(["naive", reader], PAIR, config)
+
+
+def test_every_method_is_accepted_for_the_modalities_it_is_listed_for():
+    check_methods(all_methods(PAIR), PAIR, tiny_config(blend=BlendConfig(fixed_weights=(0.2, 0.3, 0.5))))
+
+
+def test_one_modality_cannot_be_blended():
+    with pytest.raises(ValueError, match="at least two modalities, this run has: rgb"):
+        check_methods(["naive"], ("rgb",), tiny_config())
+
+
+def test_needed_runs_come_before_the_run_that_reads_them_and_only_once():
+    wanted = [RunSpec(method=m, seed=0) for m in ("offline", "naive", "uni:rgb", "pretrain")]
+    runs = with_needed(wanted, PAIR, tiny_config())
+    assert [run.method for run in runs] == ["uni:rgb", "uni:logmel", "naive", "offline", "pretrain"]
+
+
+@pytest.mark.parametrize(("reuse", "needed"), [("none", []), ("offline", ["uni:rgb", "uni:logmel", "naive"])])
+def test_online_needs_the_full_length_probes_only_when_it_reuses_them(reuse, needed):
+    config = tiny_config(blend=BlendConfig(reuse=reuse))
+    found = needed_runs(RunSpec(method="online", seed=3), PAIR, config)
+    assert list(found.values()) == [RunSpec(method=method, seed=3) for method in needed]
+
+
+@pytest.mark.parametrize(("given", "used"), [(0.0, 0.5), (0.3, 0.3)])
+def test_the_dropout_baseline_drops_half_unless_the_configuration_says_how_much(given, used):
+    config = tiny_config(model=ModelConfig(fused_dropout=given))
+    assert config_of("dropout", config).model.fused_dropout == used
+    assert config_of("naive", config) == config
