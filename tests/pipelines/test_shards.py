@@ -200,3 +200,14 @@ def test_a_shard_says_its_versions_whatever_its_worker_had_to_decode(videos, row
     monkeypatch.setattr("pipelines.decoder._decoder", Decoder())  # As in a worker that has not decoded anything yet.
     write_shard("train/00000", failing, job(videos, tmp_path / "grown"))
     assert files_of(tmp_path / "grown/train/00000") == files_of(tmp_path / "once/train/00000")
+
+
+def test_a_shard_that_a_stopped_job_finished_late_is_made_again_under_the_limits_of_this_one(videos, rows, tmp_path):
+    short = replace(job(videos, tmp_path), limits=DecodeLimits(max_duration_s=0.1))
+    reasons = write_shard("train/00000", rows, short)["reason"].to_pylist()
+    assert reasons.count("too-long") == 4
+    ledger = write_shard("train/00000", rows, job(videos, tmp_path))
+    assert ledger["status"].to_pylist().count("ok") == 4
+    found = find_done(Store(str(tmp_path)), "train/00000")
+    assert found is not None
+    assert found.limits["max_duration_s"] == DecodeLimits().max_duration_s
