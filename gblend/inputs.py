@@ -113,7 +113,8 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
     """Batches of window arrays, on their device, as float inputs (batch, channels, ...).
 
     rgb is standardised; flow becomes displacement in pixels, of the picture the network sees when ``spec`` comes from
-    `window_spec`; logmel is standardised by its recipe, because an untrained BatchNorm is not.
+    `window_spec`; logmel is standardised by its recipe, because an untrained BatchNorm is not. A user's own tensors,
+    under any other name, stay as they are.
     """
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():
@@ -124,8 +125,10 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
         elif name == "flow":
             bound = spec.flow.bound_px
             inputs[name] = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
-        else:
+        elif name == "logmel":
             inputs[name] = ((values - spec.logmel.mean) / spec.logmel.sd).unsqueeze(1)
+        else:
+            inputs[name] = values.float()
     return inputs
 
 
