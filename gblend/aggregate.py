@@ -92,6 +92,8 @@ class Step:
     """The fused head last."""
     reasons: tuple[str, ...]
     """What decided the weights besides the plain formula; empty where nothing did."""
+    warnings: tuple[str, ...]
+    """Why the weights may mean little, of every estimate that says so."""
 
 
 def ogr(overfitting: float, generalization: float) -> float:
@@ -154,5 +156,13 @@ def estimate_steps(runs: Sequence[Run]) -> tuple[Step, ...]:
                 )
             )
         reasons = tuple(dict.fromkeys(estimate.reason for estimate in here if estimate.reason))
-        steps.append(Step(epoch=epoch, end_epoch=max(following, epoch), heads=tuple(heads), reasons=reasons))
+        steps.append(
+            Step(
+                epoch=epoch,
+                end_epoch=max(following, epoch),
+                heads=tuple(heads),
+                reasons=reasons,
+                warnings=tuple(warning for estimate in here for warning in estimate.warnings),
+            )
+        )
     return tuple(steps)

@@ -30,6 +30,7 @@ from gblend.verdict import (
     verdict,
     weights_caption,
 )
+from gblend.ways import way_cells, way_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +126,7 @@ def render_report(
         table=table,
         rows=[(row, method_name(row.method), _cells(table, row.method)) for row in table.rows],
         baselines=_baselines(table),
+        ways=way_cells(way_rows([run.result for run in runs], table)),
         uneven=len({row.seeds for row in table.rows}) > 1,
         figures=_figures(runs, table),
         estimates=_estimates(runs),

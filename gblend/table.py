@@ -345,15 +345,25 @@ def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
 
 
 def to_text(table: ComparisonTable) -> str:
-    """Aligned columns for a terminal."""
-    titles, lines = cells(table)
+    """Aligned columns for a terminal, and a line under them."""
+    return f"{aligned(*cells(table))}\n{_note(table)}"
+
+
+def aligned(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, all but the first to the right.
+
+    >>> print(aligned(["method", "fused"], [["equal", ".5"]]))
+    method  fused
+    ------  -----
+    equal      .5
+    """
     widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
     pads: list[Callable[..., str]] = [str.ljust, *[str.rjust] * (len(titles) - 1)]
 
-    def joined(line: list[str]) -> str:
+    def joined(line: Sequence[str]) -> str:
         return "  ".join(pad(text, width) for pad, text, width in zip(pads, line, widths, strict=True)).rstrip()
 
-    return "\n".join([joined(titles), "  ".join("-" * width for width in widths), *map(joined, lines), _note(table)])
+    return "\n".join([joined(titles), "  ".join("-" * width for width in widths), *map(joined, lines)])
 
 
 def to_markdown(table: ComparisonTable) -> str:

@@ -230,6 +230,10 @@ def weights_caption(runs: Sequence[Run]) -> str:
         reasons = list(dict.fromkeys(reason for step in steps for reason in step.reasons))
         if reasons:
             parts.append(f"Beyond the plain formula: {'; '.join(reasons)}.")
+        warnings = [warning for step in steps for warning in step.warnings]
+        if warnings:
+            more = f", and {len(warnings) - 1} more like it" if len(warnings) > 1 else ""
+            parts.append(f"Caution: {warnings[0]}{more}.")
     return " ".join(parts)
 
 

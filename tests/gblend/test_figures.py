@@ -1,6 +1,7 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,6 +189,13 @@ def test_overfitting_caption_gives_gap_and_turning_point_of_the_widest_head():
     assert f"widest for flow ({curves['flow'].gap:.2f} nats after 12 epochs" in caption
     assert f"lowest after epoch {curves['flow'].best_epoch}" in caption
     assert f"narrowest for rgb ({curves['rgb'].gap:.2f})" in caption
+
+
+def test_weights_caption_passes_on_the_first_warning_and_counts_the_others():
+    run = offline()
+    warned = replace(run, estimates=tuple(replace(e, warnings=("V is small",)) for e in (*run.estimates,) * 3))
+    assert "Caution: V is small, and 2 more like it." in weights_caption([warned])
+    assert "Caution" not in weights_caption([run])
 
 
 def test_weights_caption_repeats_the_reason():

@@ -1,16 +1,18 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gblend.records import PredictionScores
 from gblend.report import settings, write_report
 from gblend.runs import load_runs
 from gblend.samples import SampleClip
 from gblend.summary import DatasetSummary, Loss
 from schemas import Task
-from tests.gblend.synthetic import estimate, history, result, write_run
+from tests.gblend.synthetic import estimate, history, result, score, write_run
 
 HEADS = ("rgb", "logmel", "fused")
 VOID = {"meta", "img", "br", "link", "input", "image", "use", "path"}
@@ -155,6 +157,18 @@ def test_sections_come_in_order(text):
         "settings",
     ]
     assert text.index('id="verdict"') < text.index('id="methods"')
+
+
+def test_ways_of_predicting_have_a_section_of_their_own(tmp_path):
+    write_comparison(tmp_path)
+    runs = load_runs(str(tmp_path))
+    scores = {"test": {"fused": score(0.5), "stack": score(0.62)}}
+    said = PredictionScores(scores=scores, ranking=("fused",), stack_weights={"fused": 1.0}, stack_clips=60)
+    chosen = [replace(r, result=replace(r.result, predictions=said)) if r.result.method == "equal" else r for r in runs]
+    page = Page(Path(write_report(chosen, out=str(tmp_path / "r.html"), title="t")).read_text("utf-8"))
+    assert list(page.sections)[:2] == ["methods", "ways"]
+    assert ".620" in page.sections["ways"]
+    assert "refitted" in page.sections["ways"]
 
 
 def test_every_method_row_has_its_hand_computed_numbers(text):

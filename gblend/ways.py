@@ -1,0 +1,87 @@
+"""Every way of predicting beside each other: the second table of a comparison.
+
+The first table judges a method by its primary head, as the paper does. One training of all heads leaves more: this one
+shows what the same networks reach by the fused head, by it refitted on frozen trunks, by the head that is best on V, by
+the mean of all heads and by their stack fitted on V, and how far each is from the best single modality, paired by seed.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gblend.records import FUSED, MEAN, REFIT, RunResult
+from gblend.table import ComparisonTable, Spread, method_order, primary_head, spread, with_sd
+
+WAYS = (FUSED, REFIT, "best-head", MEAN, "stack")
+"""In the order of the columns."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WayRow:
+    """One method that leaves several heads, over its seeds."""
+
+    method: str
+    """For example ``equal`` or ``ensemble``."""
+    seeds: tuple[int, ...]
+    """Ascending."""
+    accuracy: dict[str, Spread]
+    """Per way, on the table's split."""
+    over_best_single: dict[str, Spread]
+    """Per way, accuracy minus that of the best single modality with the same seed, where it ran on the same clips."""
+
+
+def way_rows(results: Sequence[RunResult], table: ComparisonTable) -> tuple[WayRow, ...]:
+    """One row per method whose runs kept several heads; in the order of the first table."""
+    split = table.split
+    single = {r.seed: r for r in results if r.method == table.best_single}
+    groups: dict[str, list[RunResult]] = defaultdict(list)
+    for result in sorted(results, key=lambda result: result.seed):
+        if result.predictions is not None and split in result.predictions.scores:
+            groups[result.method].append(result)
+    rows = []
+    for method in method_order(groups):
+        accuracy: dict[str, list[float]] = defaultdict(list)
+        over: dict[str, list[float]] = defaultdict(list)
+        for run in groups[method]:
+            other = _primary(single.get(run.seed), split)
+            assert run.predictions is not None
+            for way, score in run.predictions.scores[split].items():
+                accuracy[way].append(score.accuracy)
+                if other is not None and other[1] == score.count:
+                    over[way].append(score.accuracy - other[0])
+        rows.append(
+            WayRow(
+                method=method,
+                seeds=tuple(run.seed for run in groups[method]),
+                accuracy={way: spread(accuracy[way]) for way in WAYS if way in accuracy},
+                over_best_single={way: spread(over[way]) for way in WAYS if way in over},
+            )
+        )
+    return tuple(rows)
+
+
+def _primary(run: RunResult | None, split: Literal["test", "val"]) -> tuple[float, int] | None:
+    """Accuracy and clips of a run's primary head."""
+    score = None if run is None else run.scores.get(split, {}).get(primary_head(run.heads))
+    return None if score is None else (score.accuracy, score.count)
+
+
+def way_cells(rows: Sequence[WayRow]) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of text: accuracy by way, then the differences."""
+    ways = [way for way in WAYS if any(way in row.accuracy for row in rows)]
+    titles = ["method", *ways, *(f"{way} vs best single" for way in ways)]
+    lines = [
+        [
+            row.method,
+            *(_text(row.accuracy.get(way)) for way in ways),
+            *(_text(row.over_best_single.get(way), signed=True) for way in ways),
+        ]
+        for row in rows
+    ]
+    keep = [i for i in range(len(titles)) if i == 0 or any(line[i] for line in lines)]
+    return [titles[i] for i in keep], [[line[i] for i in keep] for line in lines]
+
+
+def _text(found: Spread | None, *, signed: bool = False) -> str:
+    return "" if found is None else with_sd(found.mean, found.sd, signed=signed)
