@@ -16,7 +16,9 @@ import jinja2
 from markupsafe import Markup
 
 from gblend.aggregate import by_method, estimate_steps
+from gblend.class_figure import class_caption, class_figure
 from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, ogr_text, weights_figure
+from gblend.per_class import ClassGains, load_gains
 from gblend.runs import Run
 from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, flow_wheel, logmel_svg
 from gblend.summary import DatasetSummary
@@ -86,10 +88,13 @@ def write_report(
         command: The line that made the runs or the page, shown at the end.
         notes: What else a reader must know, for example which runs did not finish; shown under the verdict.
     """
+    table = table or comparison_table([run.result for run in runs])
+    tasks = () if dataset_summary is None else dataset_summary.tasks
     page = render_report(
         runs,
         title=title,
-        table=table or comparison_table([run.result for run in runs]),
+        table=table,
+        gains=load_gains(runs, table, tasks[0].classes if len(tasks) == 1 else None),
         samples=samples,
         dataset_summary=dataset_summary,
         command=command,
@@ -107,6 +112,7 @@ def render_report(
     *,
     title: str,
     table: ComparisonTable,
+    gains: ClassGains | None,
     samples: Sequence[SampleClip],
     dataset_summary: DatasetSummary | None,
     command: str,
@@ -128,7 +134,7 @@ def render_report(
         baselines=_baselines(table),
         ways=way_cells(way_rows([run.result for run in runs], table)),
         uneven=len({row.seeds for row in table.rows}) > 1,
-        figures=_figures(runs, table),
+        figures=_figures(runs, table, gains),
         estimates=_estimates(runs),
         heads=list(zip(heads, range(len(heads)), strict=True)),
         palettes=(Markup(palette_css(heads, dark=False)), Markup(palette_css(heads, dark=True))),
@@ -213,7 +219,7 @@ def _cells(table: ComparisonTable, method: str) -> list[Cell]:
     return cells
 
 
-def _figures(runs: Sequence[Run], table: ComparisonTable) -> dict[str, FigureView]:
+def _figures(runs: Sequence[Run], table: ComparisonTable, gains: ClassGains | None) -> dict[str, FigureView]:
     heads = all_heads(runs)
     legend = list(zip(heads, range(len(heads)), strict=True))
 
@@ -234,6 +240,7 @@ def _figures(runs: Sequence[Run], table: ComparisonTable) -> dict[str, FigureVie
             view("losses", "How each head overfits", loss_figure(runs), overfitting_caption(runs)),
             view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs)),
             view("weights", "Weights over training", weights_figure(runs), weights_caption(runs)),
+            view("classes", "Class by class", class_figure(gains), class_caption(gains), wide=True),
         )
     }
 

@@ -32,6 +32,8 @@ class Run:
     """``history.jsonl``, by epoch."""
     estimates: tuple[EstimateRecord, ...]
     """``weights.jsonl``, by epoch; empty for a run that estimated nothing."""
+    directory: str = ""
+    """Where it lies, for what is read only when needed; empty for a run that was never written."""
 
 
 def load_run(directory: str) -> Run:
@@ -49,6 +51,7 @@ def load_run(directory: str) -> Run:
             result=run_result(read_json(f"{base}/result.json")),
             history=tuple(sorted(map(epoch_record, read_lines(f"{base}/history.jsonl")), key=lambda r: r.epoch)),
             estimates=tuple(sorted(map(estimate_record, read_lines(f"{base}/weights.jsonl")), key=lambda r: r.epoch)),
+            directory=base,
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory} was not written by this version of gblend ({error}); rerun it") from error

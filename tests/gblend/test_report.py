@@ -152,6 +152,7 @@ def test_sections_come_in_order(text):
         "losses",
         "ogr",
         "weights",
+        "classes",
         "samples",
         "data",
         "settings",
@@ -312,7 +313,7 @@ def test_one_run_alone_makes_a_whole_page(tmp_path: Path):
     out = write_report(load_runs(str(tmp_path / "run")), out=str(tmp_path / "r.html"), title="One run")
     text = Path(out).read_text(encoding="utf-8")
     page = Page(text)
-    assert list(page.sections) == ["methods", "accuracy", "losses", "ogr", "weights", "settings"]
+    assert list(page.sections) == ["methods", "accuracy", "losses", "ogr", "weights", "classes", "settings"]
     assert page.rows["naive"] == ["naive", ".250", "12", "", "30"]
     assert page.svgs == {"accuracy": 1, "losses": 1}
     assert "No run estimated weights" in page.sections["ogr"]

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from gblend.class_figure import class_caption, class_figure, drawn_classes
+from gblend.outputs import HeadOutputs, save_outputs
+from gblend.per_class import ClassGain, ClassGains, best_joint, load_gains
+from gblend.run_files import OUTPUTS_FILE
+from gblend.runs import load_run
+from gblend.table import comparison_table
+from tests.gblend.synthetic import result, write_run
+
+CLASSES = ("clap", "dig", "sing")
+
+
+def outputs(predicted, labels, *, head, missing=()):
+    """One head that is sure of a class for every clip."""
+    log_probs = np.full((1, len(labels), len(CLASSES)), np.log(0.05), dtype=np.float32)
+    log_probs[0, np.arange(len(labels)), predicted] = np.log(0.9)
+    counted = np.ones((1, len(labels)), dtype=bool)
+    counted[0, list(missing)] = False
+    return HeadOutputs(
+        heads=(head,),
+        log_probs=log_probs,
+        counted=counted,
+        labels=np.array(labels),
+        positions=np.arange(len(labels)),
+    )
+
+
+def comparison(folder, *, seeds=1, missing=()):
+    """naive: clap 2/2, dig 0/2, sing 2/3; uni:rgb: clap 1/2, dig 1/2, sing 2/3."""
+    labels = [0, 0, 1, 1, 2, 2, 2]
+    said = {"naive": [0, 0, 2, 2, 2, 2, 1], "uni:rgb": [0, 1, 1, 0, 2, 2, 0]}
+    runs = []
+    for seed in range(seeds):
+        for method, predicted in said.items():
+            head = "rgb" if method == "uni:rgb" else "fused"
+            place = folder / f"{method.replace(':', '-')}-s{seed}"
+            write_run(place, result(method, seed, {head: 0.5}))
+            only = missing if head == "rgb" else ()
+            save_outputs(f"{place}/{OUTPUTS_FILE}", {"test": outputs(predicted, labels, head=head, missing=only)})
+            runs.append(load_run(str(place)))
+    return runs, comparison_table([run.result for run in runs])
+
+
+def test_gains_are_differences_of_accuracy_class_by_class_the_largest_first(tmp_path):
+    gains = load_gains(*comparison(tmp_path, seeds=2), CLASSES)
+    assert gains is not None
+    assert (gains.joint, gains.single, gains.split, gains.seeds) == ("naive", "uni:rgb", "test", (0, 1))
+    assert [(c.name, c.clips) for c in gains.classes] == [("clap", 2), ("sing", 3), ("dig", 2)]
+    assert [c.gains for c in gains.classes] == [(0.5, 0.5), (0.0, 0.0), (-0.5, -0.5)]
+
+
+def test_only_clips_that_both_answer_for_are_compared(tmp_path):
+    gains = load_gains(*comparison(tmp_path, missing=(1, 2, 3)), CLASSES)
+    assert gains is not None
+    # Of clap one clip is left, which both have right; of dig none.
+    assert {c.name: (c.clips, c.gains) for c in gains.classes} == {"clap": (1, (0.0,)), "sing": (3, (0.0,))}
+
+
+def test_an_ensemble_predicts_by_the_mean_of_its_heads(tmp_path):
+    runs, _ = comparison(tmp_path)
+    labels = [0, 0, 1, 1, 2, 2, 2]
+    parts = [outputs([0, 0, 1, 1, 2, 2, 1], labels, head="a"), outputs([0, 0, 1, 1, 2, 2, 1], labels, head="b")]
+    joined = HeadOutputs(
+        heads=("a", "b"),
+        log_probs=np.concatenate([part.log_probs for part in parts]),
+        counted=np.concatenate([part.counted for part in parts]),
+        labels=parts[0].labels,
+        positions=parts[0].positions,
+    )
+    place = tmp_path / "ensemble-s0"
+    write_run(place, result("ensemble", 0, {"mean": 0.9}))
+    save_outputs(f"{place}/{OUTPUTS_FILE}", {"test": joined})
+    runs = [*runs, load_run(str(place))]
+    gains = load_gains(runs, comparison_table([run.result for run in runs]), CLASSES)
+    assert gains is not None
+    assert gains.joint == "ensemble"
+    assert {c.name: c.gains for c in gains.classes} == {"clap": (0.5,), "dig": (0.5,), "sing": (0.0,)}
+
+
+def test_without_kept_predictions_there_is_nothing_to_show(tmp_path):
+    runs, table = comparison(tmp_path)
+    (tmp_path / "naive-s0" / OUTPUTS_FILE).unlink()
+    assert load_gains(runs, table, CLASSES) is None
+    assert class_figure(None).missing
+
+
+def test_the_joint_method_is_chosen_on_validation_clips():
+    results = [
+        result("naive", 0, {"fused": 0.9}, val={"fused": 0.4}),
+        result("equal", 0, {"fused": 0.5}, val={"fused": 0.6}),
+    ]
+    assert best_joint(comparison_table(results)) == "equal"
+
+
+def many(count):
+    classes = tuple(ClassGain(name=f"c{i:02}", clips=5, gains=((count / 2 - i) / 100,)) for i in range(count))
+    return ClassGains(joint="naive", single="uni:rgb", split="test", seeds=(0,), classes=classes)
+
+
+def test_of_many_classes_the_ends_are_drawn_and_the_rest_is_counted():
+    shown, left_out = drawn_classes(many(50).classes)
+    assert (len(shown), left_out) == (20, 30)
+    assert (shown[0].name, shown[9].name, shown[10].name, shown[-1].name) == ("c00", "c09", "c40", "c49")
+    assert "30 classes" in class_figure(many(50)).note
+
+
+def test_the_caption_names_who_gains_and_who_loses_most():
+    text = class_caption(many(4))  # +.02, +.01, 0, -.01
+    assert "2 of 4 classes gain, 1 lose" in text
+    assert "Most gained: c00 (+.02), c01 (+.01)." in text
+    assert "Most lost: c03 (−.01)." in text
+    assert "one clip is worth up to .200" in text
+
+
+def test_every_class_is_a_row_of_the_figure():
+    (svg,) = class_figure(many(4)).panels
+    assert all(f"c{i:02}" in svg for i in range(4))
+    assert class_figure(many(4)).note == ""
+
+
+@pytest.mark.parametrize("kept", [["naive"], ["uni:rgb"]])
+def test_one_side_alone_is_no_comparison(tmp_path, kept):
+    runs = [run for run in comparison(tmp_path)[0] if run.result.method in kept]
+    assert load_gains(runs, comparison_table([run.result for run in runs]), CLASSES) is None
