@@ -48,9 +48,9 @@ class HeadEstimate:
     head: str
     """Modality or ``fused``."""
     overfitting: tuple[float, ...]
-    """O per seed, in nats."""
+    """O per seed, in the step's unit."""
     generalization: tuple[float, ...]
-    """G per seed, in nats."""
+    """G per seed, in the step's unit."""
     weights: tuple[float, ...]
     """Per seed."""
 
@@ -92,6 +92,8 @@ class Step:
     """The fused head last."""
     reasons: tuple[str, ...]
     """What decided the weights besides the plain formula; empty where nothing did."""
+    unit: str
+    """Of O and G: nats, or error rate where accuracy is measured."""
     warnings: tuple[str, ...]
     """Why the weights may mean little, of every estimate that says so."""
 
@@ -162,6 +164,7 @@ def estimate_steps(runs: Sequence[Run]) -> tuple[Step, ...]:
                 end_epoch=max(following, epoch),
                 heads=tuple(heads),
                 reasons=reasons,
+                unit="error rate" if any(estimate.measure == "accuracy" for estimate in here) else "nats",
                 warnings=tuple(warning for estimate in here for warning in estimate.warnings),
             )
         )

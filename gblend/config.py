@@ -237,7 +237,7 @@ class BlendConfig:
     shrinkage: float = 0.0
     """Share s of equal weights in the weights: (1 - s) w + s / (k + 1). 0 is the paper."""
     smoothing: float = 0.0
-    """Share of the previous estimate's final weights in the weights of an ``online`` run. 0 is the paper."""
+    """Share of the previous estimate's final weights in the weights of ``online`` and ``tracked``. 0 is the paper."""
     weight_cap: float = 1.0
     """No weight above this; what is cut off goes to the others in equal parts. At least 1 / (k + 1); 1 is the paper."""
     fused_floor: float = 0.0

@@ -33,7 +33,8 @@ class OwnEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, ...) to (batch, output_dim)."""
-        features = self.network(x)
+        # A copy: all networks that train side by side share the batch, and a user's may change its input in place.
+        features = self.network(x.clone())
         expected = (len(x), self.output_dim)
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         if shape != expected:

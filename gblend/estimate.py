@@ -125,7 +125,8 @@ def estimate(
     Args:
         probes: Per head, the fused head last.
         config: What is measured, and which rules beyond the paper's apply.
-        epoch: Finished epochs of the run when the probes started.
+        epoch: Finished epochs of the run when the weights begin to hold: probes start there, the last super-epoch of
+            ``tracked`` ends there.
         probe_epochs: Their length.
         previous: Final weights of the run's previous estimate, for ``smoothing``; empty when there is none.
 

@@ -213,7 +213,7 @@ def _parts_bars(name: str, method: str, step: Step, heads: tuple[str, ...]) -> s
                     at = [x + side] * len(values)
                     drawn.axes.plot(at, values, "o", color=color, markersize=5, mec=PAPER, mew=1, zorder=3)
         drawn.axes.axhline(0, color=MUTED, linewidth=0.8)
-        drawn.axes.set_ylabel("nats")
+        drawn.axes.set_ylabel(step.unit)
         drawn.axes.set_title(f"{method}: O filled, G open", pad=14)
         _head_ticks(drawn.axes, step.heads)
     return drawn.svg[0]

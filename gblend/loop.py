@@ -14,6 +14,7 @@ from torch import Tensor
 from gblend import collective
 from gblend.config import TrainConfig
 from gblend.data import Batch, RunData, training_batches, training_loader
+from gblend.encoders import OwnEncoder
 from gblend.inputs import to_inputs
 from gblend.loss import LearnedWeights, blended_loss, class_weights_of
 from gblend.measure import head_mask
@@ -232,8 +233,10 @@ def _require_weights(learner: Learner) -> None:
 
 def _shared(learner: Learner, config: TrainConfig) -> torch.nn.Module:
     given = {} if isinstance(learner.weights, LearnedWeights) else learner.weights
-    # A head of weight 0 gets no gradient, nor does an encoder on a worker whose clips all lack its modality.
-    unused = config.missing == "zero" or any(weight == 0.0 for weight in given.values())
+    # No gradient goes to a head of weight 0, to an encoder on a worker whose clips all lack its modality, or perhaps to
+    # some parameter of a user's network.
+    own = any(isinstance(encoder, OwnEncoder) for encoder in learner.model.encoders.values())
+    unused = own or config.missing == "zero" or any(weight == 0.0 for weight in given.values())
     return collective.share_gradients(learner.model, unused=unused)
 
 

@@ -113,7 +113,8 @@ def measure_outputs(
     """
     chosen = list(range(len(data))) if positions is None else list(positions)
     device = next(model.parameters()).device
-    log_probs: dict[str, Tensor] = {}
+    # Made before the first batch: this worker may have no clip at all.
+    log_probs = {name: torch.zeros(len(chosen), model.classes) for name in model.head_names}
     # Labels, then whether each head counts the clip.
     about = torch.zeros(1 + len(model.head_names), len(chosen), dtype=torch.int64)
     for part in _parts(model, data, chosen, spec):
@@ -121,8 +122,7 @@ def measure_outputs(
         about[0, at] = part.label.cpu()
         for head, name in enumerate(model.head_names):
             values, counted = part.log_probs[name], part.counted[name]
-            found = log_probs.setdefault(name, torch.zeros(len(chosen), values.shape[1]))
-            found[at] = torch.where(counted[:, None], values, 0.0).cpu()
+            log_probs[name][at] = torch.where(counted[:, None], values, 0.0).cpu()
             about[1 + head, at] = counted.long().cpu()
     about = collective.sum_over_workers(about.to(device)).cpu().numpy()
     return HeadOutputs(

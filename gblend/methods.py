@@ -22,7 +22,7 @@ they are trained once and, in a comparison, appear as rows of their own. No run,
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gblend.config import TrainConfig
+from gblend.config import BlendConfig, TrainConfig
 from gblend.records import FUSED
 
 FUSED_ONLY = ("naive", "dropout", "early-stop", "pretrain", "ogm-ge")
@@ -33,6 +33,29 @@ BLENDS = ("equal", "fixed", "uncertainty", "tracked", "offline", "online")
 
 ENSEMBLES = ("ensemble", "ensemble+naive")
 """Methods that train nothing and join the predictions of finished runs."""
+
+ESTIMATORS = ("tracked", "offline", "online")
+"""Methods whose weights are estimated from O and G."""
+
+PLAIN = BlendConfig()
+
+READERS = {
+    "fixed_weights": ("fixed",),
+    "probe_pass": ("online",),
+    "probe_fraction": ("online",),
+    "reuse": ("online",),
+    "smoothing": ("tracked", "online"),
+    "measure": ESTIMATORS,
+    "probe_end": ESTIMATORS,
+    "generalization_discount": ESTIMATORS,
+    "overfitting_floor": ESTIMATORS,
+    "shrinkage": ESTIMATORS,
+    "weight_cap": ESTIMATORS,
+    "fused_floor": ESTIMATORS,
+    "scale": ("equal", "uncertainty", *ESTIMATORS),
+    "ogm_alpha": ("ogm-ge",),
+}
+"""Settings of ``blend`` that some methods read; where none of these runs, any value but the default is refused."""
 
 DROPOUT = 0.5
 """Of the method ``dropout``, unless the configuration has some already."""
@@ -76,14 +99,17 @@ def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: T
             raise ValueError(f"unknown method {method!r}; allowed here: {', '.join(allowed)}")
     blend = config.blend
     blend.check_heads(len(modalities) + 1)
-    only = {
-        "fixed_weights": ("fixed", bool(blend.fixed_weights)),
-        "probe_fraction": ("online", blend.probe_fraction != 1.0),
-        "reuse": ("online", blend.reuse != "none"),
-    }
-    for name, (reader, is_set) in only.items():
-        if is_set and reader not in methods:
-            raise ValueError(f"blend.{name} is read by method {reader} only, not by {', '.join(methods)}; leave it out")
+    for name, readers in READERS.items():
+        value = getattr(blend, name)
+        if value != getattr(PLAIN, name) and not set(readers) & set(methods):
+            raise ValueError(
+                f"blend.{name} is read by {', '.join(readers)} only, not by {', '.join(methods)}; leave it out"
+            )
+    if "tracked" in methods and config.epochs <= blend.first_epochs:
+        raise ValueError(
+            f"method tracked needs an epoch after its first super-epoch, got {config.epochs} epochs and "
+            f"blend.first_epochs {blend.first_epochs}; lower --blend.first-epochs, or train longer"
+        )
     given = blend.fixed_weights
     if "fixed" in methods and (len(given) != len(modalities) + 1 or min(given) < 0 or sum(given) == 0):
         raise ValueError(

@@ -60,6 +60,12 @@ class BlendModel(nn.Module):
         """Heads in the order of every list of losses and weights: the fused head last."""
         return tuple(self.heads)
 
+    @property
+    def classes(self) -> int:
+        """Logits of every head."""
+        *_, bias = next(iter(self.heads.values())).parameters()
+        return len(bias)
+
     def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits of every head.
 
@@ -167,7 +173,13 @@ def make_model(
 
 
 def _require_readers(encoders: Mapping[str, nn.Module], config: ModelConfig) -> None:
-    """Weights that were asked for must be read by something."""
+    """Weights and networks that were asked for must be read by something."""
+    idle = [name for name in config.encoders.places() if name not in encoders]
+    if idle:
+        raise ValueError(
+            f"model.encoders has a network for {', '.join(idle)}, and the run's modalities are {', '.join(encoders)}; "
+            "leave it out, or add the modality"
+        )
     for dims, setting in ((3, "visual_weights"), (2, "audio_weights")):
         read = any(isinstance(encoder, Trunk) and DIMS[name] == dims for name, encoder in encoders.items())
         if getattr(config, setting) is not None and not read:

@@ -65,14 +65,15 @@ def label_scores(
     model: BlendModel, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], label: Tensor
 ) -> dict[str, float]:
     """Per modality, the mean probability of the label, over the clips of all workers that have it; 0 without any."""
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]  # Frozen parts are in eval mode already.
     model.eval()
     sums = []
     for name in model.modalities:
         alone = {other: mask if other == name else torch.zeros_like(mask) for other, mask in present.items()}
         probability = model(inputs, alone)[FUSED].float().softmax(dim=1).gather(1, label[:, None])[:, 0]
         sums.append(torch.stack([(probability * present[name]).sum(), present[name].sum().float()]))
-    model.train(was_training)
+    for module, was_training in modes:
+        module.training = was_training
     totals = collective.sum_over_workers(torch.stack(sums)).tolist()
     return {name: total / max(count, 1.0) for name, (total, count) in zip(model.modalities, totals, strict=True)}
 

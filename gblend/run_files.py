@@ -4,10 +4,13 @@ config.json      everything that decides the run
 holdout.json     clip ids of V
 history.jsonl    every head's losses after every epoch
 weights.jsonl    every estimate of weights, where the method makes some
+predictions.npz  what every head says about V and every scored split
 losses.npz       a single branch before and after, clip by clip: the full-length probe of its head
 checkpoint.pt    parameters and buffers
 refit.pt         those of the fused head trained anew on the same trunks
 result.json      scores and cost; written last: with it, the run is finished
+
+An ensemble trains nothing: it has no history, losses or checkpoint.
 """
 
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ Modality = Literal["rgb", "flow", "logmel"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 """In the order in which heads, columns and tables list them."""
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the code writes other values or another layout for the same spec."""
 
 SPEC_KEY = b"gblend.feature"

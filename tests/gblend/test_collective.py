@@ -1,6 +1,7 @@
 """One worker and two agree. Two processes meet through a file, once for all tests: starting them is what takes time."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from gblend import collective
-from gblend.config import BlendConfig, LossConfig, OptimConfig
+from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
 from gblend.data import measuring_loader
 from gblend.estimate import ProbeLosses, estimate
 from gblend.inputs import to_inputs
@@ -104,6 +106,32 @@ def outputs(network) -> dict:
     return dataclasses.asdict(measure_outputs(network, data.heldout, spec=data.spec))
 
 
+def outputs_of_one_clip() -> dict:
+    """Fewer clips than workers: one of them has nothing to do."""
+    data = odd_data()
+    return dataclasses.asdict(measure_outputs(joint(), data.heldout, [4], spec=data.spec))
+
+
+class Careless(nn.Module):
+    """A user's network that changes its input in place and has a layer it does not use."""
+
+    output_dim = 3
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(channels, 3), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.used(x.sub_(0.5).mean(dim=(2, 3, 4)))
+
+
+def with_a_careless_network() -> dict[str, torch.Tensor]:
+    own = EncodersConfig(rgb="tests.gblend.test_collective:Careless")
+    network = make_model(MODALITIES, len(CLASSES), replace(tiny_config().model, encoders=own), seed=0)
+    train(network, odd_data(), tiny_config(), weights=dict.fromkeys(HEADS, 0.25), position=TWO_EPOCHS, seed=0)
+    return network.state_dict()
+
+
 def estimated(**options) -> dict:
     """Probes whose two ends are checkpoints made from seeds, so that only the measuring differs."""
     data = odd_data()
@@ -148,6 +176,8 @@ def everything(directory: Path) -> dict:
     return {
         "measured": measured(joint()),
         "outputs": outputs(joint()),
+        "one clip": outputs_of_one_clip(),
+        "careless": with_a_careless_network(),
         "estimated": estimated(),
         "by accuracy": estimated(**BY_ACCURACY),
         "step": {kind: one_sgd_step(kind) for kind in STEPS},
@@ -246,3 +276,17 @@ def test_alone_every_collective_is_the_identity():
     assert collective.sum_over_workers(values).tolist() == [1.0, 2.0]
     assert collective.share_gradients(network, unused=True) is network
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+def test_a_worker_without_a_clip_takes_part_in_keeping_outputs(two):
+    alone = outputs_of_one_clip()
+    for found in two:
+        np.testing.assert_allclose(found["one clip"]["log_probs"], alone["log_probs"], atol=1e-6)
+        assert found["one clip"]["labels"].tolist() == alone["labels"].tolist()
+
+
+def test_two_workers_train_a_users_network_that_leaves_a_layer_unused(two):
+    parts = two[0]["careless"]
+    assert any("unused" in name for name in parts)
+    for name, values in parts.items():
+        assert torch.equal(values, two[1]["careless"][name]), name

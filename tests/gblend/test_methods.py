@@ -26,19 +26,32 @@ def test_fixed_weights_must_fit_the_heads():
     [
         ({"fixed_weights": (0.2, 0.3, 0.5)}, "fixed"),
         ({"probe_fraction": 0.5}, "online"),
+        ({"probe_pass": "sequential"}, "online"),
         ({"reuse": "offline"}, "online"),
+        ({"ogm_alpha": 0.9}, "ogm-ge"),
+        ({"smoothing": 0.5}, "tracked"),
+        ({"measure": "accuracy"}, "offline"),
+        ({"shrinkage": 0.5}, "tracked"),
     ],
 )
 def test_a_setting_that_no_method_of_the_comparison_reads_is_refused(setting, reader):
-    config = tiny_config(blend=BlendConfig(**setting))
+    config = tiny_config(blend=BlendConfig(first_epochs=2, **setting))
     (name,) = setting
-    with pytest.raises(ValueError, match=f"blend.{name} is read by method {reader} only, not by naive, equal; leave"):
+    with pytest.raises(ValueError, match=rf"blend\.{name} is read by .*{reader}.* only, not by naive, equal; leave"):
         check_methods(["naive", "equal"], PAIR, config)
     check_methods(["naive", reader], PAIR, config)
 
 
+def test_tracked_without_an_epoch_to_apply_its_weights_to_is_refused():
+    config = tiny_config(epochs=2, blend=BlendConfig(first_epochs=2))
+    with pytest.raises(ValueError, match=r"tracked needs an epoch after its first super-epoch, got 2 epochs and .* 2"):
+        check_methods(["tracked"], PAIR, config)
+
+
 def test_every_method_is_accepted_for_the_modalities_it_is_listed_for():
-    check_methods(all_methods(PAIR), PAIR, tiny_config(blend=BlendConfig(fixed_weights=(0.2, 0.3, 0.5))))
+    check_methods(
+        all_methods(PAIR), PAIR, tiny_config(blend=BlendConfig(first_epochs=2, fixed_weights=(0.2, 0.3, 0.5)))
+    )
 
 
 def test_one_modality_cannot_be_blended():

@@ -329,3 +329,11 @@ def test_weights_that_no_trunk_would_read_are_refused():
     config = replace(tiny_config().model, audio_weights="resnet18.pth")
     with pytest.raises(ValueError, match=r"model\.audio_weights are for a 2D trunk, and none of rgb, flow has one"):
         make_model(("rgb", "flow"), 3, config, seed=0)
+
+
+def test_a_network_for_a_modality_that_the_run_does_not_have_is_refused():
+    config = ModelConfig(encoders=EncodersConfig(flow="somewhere:network", other={"touch": "somewhere:network"}))
+    with pytest.raises(
+        ValueError, match=r"network for flow, touch, and the run's modalities are rgb, logmel; leave it"
+    ):
+        make_model(("rgb", "logmel"), 3, config, seed=0)

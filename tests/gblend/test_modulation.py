@@ -97,3 +97,12 @@ def test_the_same_generator_gives_the_same_noise():
         modulate(model, *batch(), alpha=0.5, generator=torch.Generator().manual_seed(2))
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_scoring_leaves_frozen_parts_in_eval_mode():
+    model = network().train()
+    model.encoders["rgb"].eval()
+    label_scores(model, *batch())
+    assert model.training
+    assert model.encoders["logmel"].training
+    assert not any(part.training for part in model.encoders["rgb"].modules())

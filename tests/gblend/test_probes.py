@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gblend import probes as probes_module
-from gblend.config import BlendConfig, OptimConfig
+from gblend.config import BlendConfig, EncodersConfig, OptimConfig
 from gblend.loop import Learner, Position, make_optimizer, train, train_together
 from gblend.model import make_model
 from gblend.probes import measure_both, run_probes
@@ -112,3 +112,25 @@ def test_the_losses_before_a_probe_are_those_of_the_heads_of_the_run():
         alone = measure_both(model.branch(head), data)
         np.testing.assert_array_equal(found[head].start_valid.loss_nats, alone.heldout[head].loss_nats)
         np.testing.assert_array_equal(found[head].start_train.loss_nats, alone.train[head].loss_nats)
+
+
+class InPlace(torch.nn.Module):
+    """A user's network that changes its input."""
+
+    output_dim = 3
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = torch.nn.Linear(channels, 3)
+
+    def forward(self, x):
+        return self.layer(x.sub_(0.5).mean(dim=(2, 3, 4)))
+
+
+def test_a_users_network_that_changes_its_input_does_not_reach_the_probes_beside_it():
+    own = replace(tiny_config().model, encoders=EncodersConfig(rgb="tests.gblend.test_probes:InPlace"))
+    found = []
+    for kind in ("shared", "sequential"):
+        model, data = make_model(MODALITIES, len(CLASSES), own, seed=0), tiny_data()
+        found.append(probe(model, data, probe_pass=kind)["fused"].end_valid.loss_nats)
+    np.testing.assert_array_equal(*found)

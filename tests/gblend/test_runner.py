@@ -120,7 +120,8 @@ def test_the_weights_document_holds_all_that_is_needed_to_redo_the_weights(tmp_p
     assert all(se > 0 for se in found.overfitting_se)
 
 
-def test_no_method_trains_on_the_held_out_clips(tmp_path):
+@pytest.mark.parametrize("method", ["online", "tracked", "uncertainty", "early-stop", "ogm-ge", "dropout"])
+def test_no_method_trains_on_the_held_out_clips(tmp_path, method):
     data = tiny_data()
     drawn = []
     getitem = type(data.heldout).__getitem__
@@ -136,7 +137,7 @@ def test_no_method_trains_on_the_held_out_clips(tmp_path):
             return fewer
 
     data.heldout.__class__ = Watched
-    carry_out(tmp_path / "online", "online", data=data)
+    carry_out(tmp_path / method, method, data=data)
     assert drawn
     assert all(entropy is None for _, entropy in drawn)  # only ever measured: central windows
 
