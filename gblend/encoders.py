@@ -4,12 +4,12 @@ An encoder maps (batch, channels, ...) to (batch, ``output_dim``). For the modal
 decides the trunk: 3D for pictures over time, 2D for a spectrogram. Any other name needs a network of its own.
 """
 
-import importlib
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from gblend.config import ModelConfig
+from gblend.own import import_callable
 from gblend.pretrained import load_pretrained
 from gblend.resnet import Trunk
 from gblend.resnet2d import resnet2d
@@ -74,16 +74,7 @@ def make_encoder(modality: str, config: ModelConfig, *, in_channels: int | None 
 
 
 def _own_encoder(name: str, place: str, in_channels: int) -> OwnEncoder:
-    module_name, _, attribute = place.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"{name}: {module_name} cannot be imported ({error})") from error
-    make = getattr(module, attribute, None)
-    if make is None:
-        raise ValueError(f"{name}: module {module_name} has no {attribute}")
-    if not callable(make):
-        raise ValueError(f"{name}: {attribute} must be callable with the number of channels, is {type(make).__name__}")
+    make = import_callable(name, place, purpose="the number of channels")
     network = make(in_channels)
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name} must return a torch.nn.Module, returned {type(network).__name__}")

@@ -1,7 +1,7 @@
 """What training minimises: the blended loss (Eq. 7), with weights that are given or learned.
 
-Only training sees class weights and label smoothing. The losses that runs are compared by, and that O and G are made
-of, are plain cross-entropy (`gblend.measure`).
+Only training sees class weights and label smoothing; O and G are made of plain cross-entropy (`gblend.measure`). A
+loss of the user's own takes its place in both.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gblend.config import LossConfig
+from gblend.own import import_callable
 
 EQUAL = LossConfig()
 
@@ -48,15 +49,50 @@ def blended_loss(
     total = torch.zeros((), device=label.device)
     for name, weight in weights.items():
         if isinstance(weight, Tensor) or weight != 0.0:
-            each = F.cross_entropy(
-                logits[name].float(),
+            each = clip_losses(
+                logits[name],
                 label,
-                weight=class_weights,
+                own=loss.callable,
                 label_smoothing=loss.label_smoothing,
-                reduction="none",
+                class_weights=class_weights,
             )
             total = total + weight * torch.where(masks[name], each, 0.0).sum() / counts[name]
     return total
+
+
+def clip_losses(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    own: str | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """The loss of every clip, float32 (batch): cross-entropy in nats, or a user's own.
+
+    Args:
+        logits: Float (batch, classes).
+        label: int64 (batch).
+        own: The user's, as ``module:callable``; smoothing and class weights are not for it.
+        label_smoothing: Of cross-entropy.
+        class_weights: Of cross-entropy, float (classes).
+
+    Raises:
+        ValueError: The user's loss cannot be imported, or does not return a float tensor of shape (batch).
+
+    >>> clip_losses(torch.zeros(2, 4), torch.tensor([0, 1]))
+    tensor([1.3863, 1.3863])
+    """
+    if own is None:
+        return F.cross_entropy(
+            logits.float(), label, weight=class_weights, label_smoothing=label_smoothing, reduction="none"
+        )
+    name = f"loss.callable ({own})"
+    losses = import_callable(name, own, purpose="logits and labels")(logits.float(), label)
+    if not (isinstance(losses, Tensor) and losses.shape == label.shape[:1] and losses.is_floating_point()):
+        got = f"{losses.dtype} {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise ValueError(f"{name} must return a float loss for every clip, of shape ({len(label)},); got {got}")
+    return losses.float()
 
 
 def class_weights_of(

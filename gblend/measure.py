@@ -18,6 +18,7 @@ from torch import Tensor
 from gblend import collective
 from gblend.data import WindowDataset, measuring_loader
 from gblend.inputs import to_inputs
+from gblend.loss import clip_losses
 from gblend.model import BlendModel
 from gblend.outputs import HeadOutputs
 from gblend.records import FUSED, HeadScore
@@ -32,7 +33,7 @@ class HeadLosses:
     """One head on a set of clips, clip by clip."""
 
     loss_nats: Float[np.ndarray, " clips"]
-    """0 where not counted."""
+    """0 where not counted; of a user's own loss, in its own unit."""
     correct: Bool[np.ndarray, " clips"]
     """The highest logit is the label, and the loss is finite."""
     counted: Bool[np.ndarray, " clips"]
@@ -79,10 +80,16 @@ def head_mask(head: str, present: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def measure(
-    model: BlendModel, data: WindowDataset, positions: Sequence[int] | None = None, *, spec: FeatureSpec
+    model: BlendModel,
+    data: WindowDataset,
+    positions: Sequence[int] | None = None,
+    *,
+    spec: FeatureSpec,
+    own_loss: str | None = None,
 ) -> dict[str, HeadLosses]:
     """Per head, the loss of every clip (of those at ``positions``, in that order).
 
+    It is plain cross-entropy, or ``own_loss``, the user's ``module:callable``, as in training.
     The model's training mode is restored; buffers, gradients and random state are not touched.
     """
     chosen = list(range(len(data))) if positions is None else list(positions)
@@ -92,7 +99,7 @@ def measure(
     for part in _parts(model, data, chosen, spec):
         for head, name in enumerate(model.head_names):
             log_probs, counted = part.log_probs[name], part.counted[name]
-            loss = F.nll_loss(log_probs, part.label, reduction="none")
+            loss = clip_losses(part.logits[name], part.label, own=own_loss)
             correct = (log_probs.argmax(dim=1) == part.label) & loss.isfinite()
             filled[head, 0, part.at] = torch.where(counted, loss, 0.0).double()
             filled[head, 1, part.at] = (counted & correct).double()
@@ -142,6 +149,7 @@ class _Part:
 
     at: Tensor  # int64 (batch): place among the chosen clips
     label: Tensor  # int64 (batch)
+    logits: dict[str, Tensor]  # per head, float (batch, classes)
     log_probs: dict[str, Tensor]  # per head, float32 (batch, classes)
     counted: dict[str, Tensor]  # per head, bool (batch)
 
@@ -167,6 +175,7 @@ def _parts(model: BlendModel, data: WindowDataset, chosen: list[int], spec: Feat
             yield _Part(
                 at=torch.tensor([place[int(p)] for p in batch.position], device=device),
                 label=batch.label.to(device),
+                logits=logits,
                 log_probs={name: F.log_softmax(values.float(), dim=1) for name, values in logits.items()},
                 counted={name: head_mask(name, present) for name in logits},
             )

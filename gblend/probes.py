@@ -7,7 +7,7 @@ are independent of each other and of the run: fresh optimisers, random streams o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gblend.config import BlendConfig, TrainConfig
+from gblend.config import BlendConfig, LossConfig, TrainConfig
 from gblend.data import RunData
 from gblend.estimate import ProbeLosses, probe_losses
 from gblend.loop import Learner, Position, make_optimizer, train_together
@@ -25,11 +25,11 @@ class Measured:
     """On V."""
 
 
-def measure_both(model: BlendModel, data: RunData) -> Measured:
-    """Every head on T' and on V."""
+def measure_both(model: BlendModel, data: RunData, loss: LossConfig) -> Measured:
+    """Every head on T' and on V, by cross-entropy or the user's own loss."""
     return Measured(
-        train=measure(model, data.train, data.train_slice, spec=data.spec),
-        heldout=measure(model, data.heldout, spec=data.spec),
+        train=measure(model, data.train, data.train_slice, spec=data.spec, own_loss=loss.callable),
+        heldout=measure(model, data.heldout, spec=data.spec, own_loss=loss.callable),
     )
 
 
@@ -60,7 +60,7 @@ def run_probes(
         def after_epoch(epoch: int, _rate: float, branches: Mapping = branches, moments: Mapping = moments) -> None:
             if config.blend.probe_end == "best-v" or epoch == ahead.start_epoch + ahead.epochs:
                 for head, branch in branches.items():
-                    moments[head].append(measure_both(branch, data))
+                    moments[head].append(measure_both(branch, data, config.loss))
 
         train_together(
             [

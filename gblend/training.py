@@ -142,7 +142,7 @@ class Training:
         return losses_of(self.moments, head, self.config.blend) if plain else None
 
     def _record(self, epoch: int, weights: Mapping[str, float], rate: float) -> None:
-        now = measure_both(self.model, self.data)
+        now = measure_both(self.model, self.data, self.config.loss)
         self.moments.append(now)
         self.history.append(
             EpochRecord(

@@ -1,13 +1,14 @@
-"""The training loss, against PyTorch's own cross-entropy, and learned weights, against what calculus says."""
+"""Training losses, against PyTorch's own, and learned weights, against what calculus says."""
 
 import itertools
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from gblend.config import LossConfig
-from gblend.loss import LearnedWeights, blended_loss, class_weights_of
+from gblend.loss import LearnedWeights, blended_loss, class_weights_of, clip_losses
 
 CPU = torch.device("cpu")
 LABEL = torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])
@@ -67,3 +68,62 @@ def test_learned_weights_end_at_one_over_twice_the_loss():
 
     optimizer.step(closure)
     assert learned.values() == pytest.approx({"rgb": 0.25, "fused": 5.0}, rel=1e-3)
+
+
+OWN = """
+import torch
+import torch.nn.functional as F
+
+def margin(logits, label):
+    return F.multi_margin_loss(logits, label, reduction="none")
+
+def mean(logits, label):
+    return F.cross_entropy(logits, label)
+
+def whole(logits, label):
+    return label
+
+number = 7
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> str:
+    """Name of an importable module of a user's."""
+    (tmp_path / "own_losses.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_losses"
+    sys.modules.pop("own_losses", None)
+
+
+def test_a_users_loss_takes_the_place_of_cross_entropy_in_the_blend(own):
+    mask = torch.tensor([True] * 6 + [False] * 2)
+    config = LossConfig(callable=f"{own}:margin")
+    got = blended_loss({"rgb": LOGITS}, LABEL, {"rgb": mask}, {"rgb": 0.5}, {"rgb": mask.sum()}, loss=config)
+    torch.testing.assert_close(got, 0.5 * F.multi_margin_loss(LOGITS[mask], LABEL[mask]))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("no_such_module:loss", r"loss.callable \(no_such_module:loss\): no_such_module cannot be imported"),
+        ("own_losses:absent", "module own_losses has no absent"),
+        ("own_losses:number", "number must be callable with logits and labels, is int"),
+        ("own_losses:mean", r"must return a float loss for every clip, of shape \(8,\); got torch.float32 \(\)"),
+        ("own_losses:whole", r"of shape \(8,\); got torch.int64 \(8,\)"),
+    ],
+)
+def test_a_users_loss_that_cannot_be_used_is_one_line(own, place, message):
+    with pytest.raises(ValueError, match=message):
+        clip_losses(LOGITS, LABEL, own=place)
+
+
+@pytest.mark.parametrize("setting", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}])
+def test_settings_of_cross_entropy_are_refused_beside_a_users_loss(setting):
+    with pytest.raises(ValueError, match=r"settings of cross-entropy, which loss.callable \(a:b\) replaces"):
+        LossConfig(callable="a:b", **setting)
+
+
+def test_a_users_loss_is_named_by_module_and_callable():
+    with pytest.raises(ValueError, match=r"loss\.callable must be module:callable, got 'margin'"):
+        LossConfig(callable="margin")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gblend import probes as probes_module
-from gblend.config import BlendConfig, EncodersConfig, OptimConfig
+from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
 from gblend.loop import Learner, Position, make_optimizer, train, train_together
 from gblend.model import make_model
 from gblend.probes import measure_both, run_probes
@@ -28,7 +28,7 @@ def learner(model, config):
 
 def probe(model, data, **blend):
     config = tiny_config(blend=BlendConfig(**blend))
-    return run_probes(model, data, config, start=measure_both(model, data), ahead=AHEAD, seed=5)
+    return run_probes(model, data, config, start=measure_both(model, data, config.loss), ahead=AHEAD, seed=5)
 
 
 def test_branches_trained_side_by_side_end_with_the_bits_of_branches_trained_alone():
@@ -61,7 +61,7 @@ def test_so_they_do_with_every_fusion(fusion):
     for kind in ("shared", "sequential"):
         config = tiny_config(model=model, blend=BlendConfig(probe_pass=kind))
         network, data = make_model(MODALITIES, len(CLASSES), model, seed=0), tiny_data()
-        found = run_probes(network, data, config, start=measure_both(network, data), ahead=AHEAD, seed=5)
+        found = run_probes(network, data, config, start=measure_both(network, data, config.loss), ahead=AHEAD, seed=5)
         losses.append([found[head].end_valid.loss_nats for head in HEADS])
     np.testing.assert_array_equal(*losses)
 
@@ -109,7 +109,7 @@ def test_the_losses_before_a_probe_are_those_of_the_heads_of_the_run():
     model, data = network(), tiny_data()
     found = probe(model, data)
     for head in HEADS:
-        alone = measure_both(model.branch(head), data)
+        alone = measure_both(model.branch(head), data, LossConfig())
         np.testing.assert_array_equal(found[head].start_valid.loss_nats, alone.heldout[head].loss_nats)
         np.testing.assert_array_equal(found[head].start_train.loss_nats, alone.train[head].loss_nats)
 
@@ -134,3 +134,23 @@ def test_a_users_network_that_changes_its_input_does_not_reach_the_probes_beside
         model, data = make_model(MODALITIES, len(CLASSES), own, seed=0), tiny_data()
         found.append(probe(model, data, probe_pass=kind)["fused"].end_valid.loss_nats)
     np.testing.assert_array_equal(*found)
+
+
+def test_both_ends_of_a_probe_are_measured_by_the_users_loss_it_trains_on(tmp_path, monkeypatch):
+    """Cross-entropy in bits trains and measures like cross-entropy, times 1 / ln 2."""
+    (tmp_path / "own_bits.py").write_text(
+        "import math\nimport torch.nn.functional as F\n\n"
+        "def bits(logits, label):\n    return F.cross_entropy(logits, label, reduction='none') / math.log(2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model, data = network(), tiny_data()
+    found = {}
+    for own in (None, "own_bits:bits"):
+        # Adam's steps do not depend on the loss's unit.
+        config = tiny_config(loss=LossConfig(callable=own), optim=OptimConfig(name="adam", weight_decay=0.0))
+        start = measure_both(model, data, config.loss)
+        found[own] = run_probes(model, data, config, start=start, ahead=AHEAD, seed=5)
+    for head in HEADS:
+        for end in ("start_train", "start_valid", "end_train", "end_valid"):
+            nats, bits = (getattr(found[own][head], end).loss_nats for own in (None, "own_bits:bits"))
+            np.testing.assert_allclose(bits * np.log(2), nats, rtol=1e-2)
