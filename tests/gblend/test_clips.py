@@ -10,6 +10,7 @@ import pytest
 
 from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_modalities, single_label_task
 from schemas import FeatureSpec, FlowSpec, RgbSpec, Task
+from schemas.features import FORMAT_VERSION
 from tests.gblend.shards import TASK, Clip, encode_flow, encode_rgb, gradient_clip, write_dataset
 
 EVERYTHING = ("rgb", "flow", "logmel")
@@ -141,7 +142,7 @@ def test_a_directory_without_dataset_json_is_not_a_data_set(tmp_path):
         ("{", " is not JSON "),
         ("", " is not JSON "),
         ("[]", " must hold a JSON object; rerun `gblend preprocess`"),
-        ('{"format_version": 2}', ": tasks must be a list of at least one task, got None"),
+        (f'{{"format_version": {FORMAT_VERSION}}}', ": tasks must be a list of at least one task, got None"),
     ],
 )
 def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text, problem):
@@ -152,7 +153,7 @@ def test_a_dataset_json_that_makes_no_sense_is_named(tmp_path, text, problem):
 
 def test_another_format_version_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text('{"format_version": 99}')
-    with pytest.raises(ValueError, match="has format_version 99, this version reads 2"):
+    with pytest.raises(ValueError, match=f"has format_version 99, this version reads {FORMAT_VERSION}"):
         read_dataset_info(str(tmp_path))
 
 

@@ -144,7 +144,10 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
         (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
         (["--modalities", "rgb"], "blending needs at least two modalities"),
         (["--workers", "20"], "18 training clips are too few for 20 workers; use at most 9"),
-        (["--blend.fixed-weights", "1", "1", "1"], "blend.fixed_weights is read by method fixed only"),
+        (
+            ["--blend.fixed-weights", "1", "1", "1"],
+            "blend.fixed_weights is read by fixed only, not by uni:rgb, uni:logmel, naive",
+        ),
         (["--seeds", "-1"], "seeds must not be negative, got -1"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
     ],
