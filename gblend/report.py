@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from gblend.aggregate import by_method, estimate_steps
 from gblend.class_figure import class_caption, class_figure
+from gblend.epoch_ogr import epoch_caption, epoch_figure
 from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, ogr_text, weights_figure
 from gblend.per_class import ClassGains, load_gains
 from gblend.runs import Run
@@ -238,6 +239,7 @@ def _figures(runs: Sequence[Run], table: ComparisonTable, gains: ClassGains | No
         for found in (
             view("accuracy", "Accuracy", accuracy_figure(table), accuracy_caption(table), wide=True),
             view("losses", "How each head overfits", loss_figure(runs), overfitting_caption(runs)),
+            view("epochs", "Overfitting epoch by epoch", epoch_figure(runs), epoch_caption(runs), wide=True),
             view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs)),
             view("weights", "Weights over training", weights_figure(runs), weights_caption(runs)),
             view("classes", "Class by class", class_figure(gains), class_caption(gains), wide=True),

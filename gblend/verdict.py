@@ -43,6 +43,16 @@ class Verdict:
     """How sure this is."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedCurves:
+    """The loss curves that tell most about how each head overfits by itself."""
+
+    where: str
+    """Start of a sentence about them."""
+    curves: dict[str, LossCurve]
+    """By head; empty where no run has a history."""
+
+
 def method_name(method: str) -> str:
     """A method in a sentence.
 
@@ -150,28 +160,32 @@ def accuracy_caption(table: ComparisonTable) -> str:
     return text
 
 
-def overfitting_caption(runs: Sequence[Run]) -> str:
-    """Which head overfits most and least, from the networks trained alone or else from a joint run."""
+def compared_curves(runs: Sequence[Run]) -> ComparedCurves:
+    """The networks trained alone, the fused head's naively; where there are none, all heads of the first method."""
     groups = by_method(runs)
     alone = {m.removeprefix("uni:"): loss_curves(group) for m, group in groups.items() if m.startswith("uni:")}
     curves = {head: found[head] for head, found in alone.items() if head in found}
     naive = loss_curves(groups.get("naive", [])).get(FUSED)
-    where = "Trained alone"
-    if naive is not None and curves:
-        curves[FUSED] = naive
-        where = "Trained alone (the fused head: naively)"
-    if not curves:
-        method, curves = next(((m, found) for m, g in groups.items() if (found := loss_curves(g))), ("", {}))
-        where = f"In {method_name(method)}"
+    if curves and naive is not None:
+        return ComparedCurves(where="Trained alone (the fused head: naively)", curves={**curves, FUSED: naive})
+    if curves:
+        return ComparedCurves(where="Trained alone", curves=curves)
+    method, curves = next(((m, found) for m, g in groups.items() if (found := loss_curves(g))), ("", {}))
+    return ComparedCurves(where=f"In {method_name(method)}", curves=curves)
+
+
+def overfitting_caption(runs: Sequence[Run]) -> str:
+    """Which head overfits most and least, from the networks trained alone or else from a joint run."""
+    compared = compared_curves(runs)
     key = "Dashed: training clips; solid: held-out clips; circle: lowest held-out loss."
-    ranked = sorted(((c, h) for h, c in curves.items() if math.isfinite(c.gap)), key=lambda item: item[0].gap)
+    ranked = sorted(((c, h) for h, c in compared.curves.items() if math.isfinite(c.gap)), key=lambda item: item[0].gap)
     if not ranked:
         return key
     (least, least_head), (most, most_head) = ranked[0], ranked[-1]
     if len(ranked) == 1:
-        return f"{key} {where}, {_curve_words(most_head, most)}."
+        return f"{key} {compared.where}, {_curve_words(most_head, most)}."
     widest = _curve_words(most_head, most)
-    return f"{key} {where}, the gap is widest for {widest}, narrowest for {least_head} ({least.gap:.2f})."
+    return f"{key} {compared.where}, the gap is widest for {widest}, narrowest for {least_head} ({least.gap:.2f})."
 
 
 def _curve_words(head: str, curve: LossCurve) -> str:

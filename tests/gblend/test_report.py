@@ -150,6 +150,7 @@ def test_sections_come_in_order(text):
         "methods",
         "accuracy",
         "losses",
+        "epochs",
         "ogr",
         "weights",
         "classes",
@@ -216,7 +217,7 @@ def test_every_method_row_has_its_hand_computed_numbers(text):
 
 
 def test_every_figure_is_there_with_every_panel(text):
-    assert Page(text).svgs == {"accuracy": 2, "losses": 5, "ogr": 2, "weights": 1, "samples": 1}
+    assert Page(text).svgs == {"accuracy": 2, "losses": 5, "epochs": 10, "ogr": 2, "weights": 1, "samples": 1}
 
 
 def test_the_page_asks_nothing_of_the_network(text):
@@ -313,9 +314,9 @@ def test_one_run_alone_makes_a_whole_page(tmp_path: Path):
     out = write_report(load_runs(str(tmp_path / "run")), out=str(tmp_path / "r.html"), title="One run")
     text = Path(out).read_text(encoding="utf-8")
     page = Page(text)
-    assert list(page.sections) == ["methods", "accuracy", "losses", "ogr", "weights", "classes", "settings"]
+    assert list(page.sections) == ["methods", "accuracy", "losses", "epochs", "ogr", "weights", "classes", "settings"]
     assert page.rows["naive"] == ["naive", ".250", "12", "", "30"]
-    assert page.svgs == {"accuracy": 1, "losses": 1}
+    assert page.svgs == {"accuracy": 1, "losses": 1, "epochs": 2}
     assert "No run estimated weights" in page.sections["ogr"]
     assert "No run estimated weights" in page.sections["weights"]
     assert "Naive joint training reaches .250 test accuracy (one seed)." in text
