@@ -34,7 +34,7 @@ from gblend.config import TrainConfig
 from gblend.data import Draw, RunData, Sample, WindowDataset, load_run_data
 from gblend.methods import RunSpec
 from gblend.model import make_model
-from gblend.probes import Measured, measure_both
+from gblend.moments import Measured, measure_both
 from gblend.training import Training
 from jobs.recipes import small_cpu
 from schemas import FeatureSpec, RgbSpec

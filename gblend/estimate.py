@@ -9,7 +9,6 @@ and G in closed form and those of the weights by the bootstrap.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 from jaxtyping import Float
 
@@ -48,30 +47,6 @@ class ProbeLosses:
     """On V, after."""
     end_epoch: int | None = None
     """Epoch of the probe after which the end was measured, from 1; None: the last one."""
-
-    def save(self, path: str) -> None:
-        """Write as a NumPy archive of plain arrays."""
-        arrays = {
-            f"{end}.{part}": getattr(getattr(self, end), part)
-            for end in ENDS
-            for part in HeadLosses.__dataclass_fields__
-        }
-        fs, place = fsspec.core.url_to_fs(path)
-        with fs.open(place, "wb") as file:
-            np.savez(file, **arrays, end_epoch=np.array(self.end_epoch or 0))
-
-    @classmethod
-    def load(cls, path: str) -> "ProbeLosses":
-        """The inverse of `save`; unpickles nothing."""
-        fs, place = fsspec.core.url_to_fs(path)
-        with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return cls(
-                **{
-                    end: HeadLosses(**{part: arrays[f"{end}.{part}"] for part in HeadLosses.__dataclass_fields__})
-                    for end in ENDS
-                },
-                end_epoch=int(arrays["end_epoch"]) or None,
-            )
 
 
 def probe_losses(moments: Sequence[tuple[HeadLosses, HeadLosses]], config: BlendConfig) -> ProbeLosses:

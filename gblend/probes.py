@@ -5,32 +5,13 @@ are independent of each other and of the run: fresh optimisers, random streams o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from gblend.config import BlendConfig, LossConfig, TrainConfig
+from gblend.config import BlendConfig, TrainConfig
 from gblend.data import RunData
 from gblend.estimate import ProbeLosses, probe_losses
 from gblend.loop import Learner, Position, make_optimizer, train_together
-from gblend.measure import HeadLosses, measure
 from gblend.model import BlendModel
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """A network at one moment; per head, clip by clip."""
-
-    train: dict[str, HeadLosses]
-    """On T'."""
-    heldout: dict[str, HeadLosses]
-    """On V."""
-
-
-def measure_both(model: BlendModel, data: RunData, loss: LossConfig) -> Measured:
-    """Every head on T' and on V, by cross-entropy or the user's own loss."""
-    return Measured(
-        train=measure(model, data.train, data.train_slice, spec=data.spec, own_loss=loss.callable),
-        heldout=measure(model, data.heldout, spec=data.spec, own_loss=loss.callable),
-    )
+from gblend.moments import Measured, measure_both
 
 
 def losses_of(moments: Sequence[Measured], head: str, config: BlendConfig) -> ProbeLosses:

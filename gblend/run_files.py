@@ -5,7 +5,7 @@ holdout.json     clip ids of V
 history.jsonl    every head's losses after every epoch
 weights.jsonl    every estimate of weights, where the method makes some
 predictions.npz  what every head says about V and every scored split
-losses.npz       a single branch before and after, clip by clip: the full-length probe of its head
+losses.npz       a single branch at every moment, clip by clip: the full-length probe of its head
 checkpoint.pt    parameters and buffers
 refit.pt         those of the fused head trained anew on the same trunks
 result.json      scores and cost; written last: with it, the run is finished

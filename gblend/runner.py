@@ -13,6 +13,7 @@ from gblend.data import RunData
 from gblend.ensemble import Ensemble, join_runs
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, RunSpec, config_of, needed_runs
 from gblend.model import BlendModel, make_model
+from gblend.moments import save_moments
 from gblend.outputs import save_outputs
 from gblend.records import FUSED, MEAN, RunResult, to_json, write_json, write_lines
 from gblend.refit import refit
@@ -128,8 +129,8 @@ def _write_run(directory: str, settings: dict, data: RunData, work: Training | E
         if work.estimates:
             write_lines(f"{directory}/{WEIGHTS_FILE}", work.estimates)
         probe = work.full_length_probe()
-        if probe is not None:
-            probe.save(f"{directory}/{LOSSES_FILE}")
+        if probe:
+            save_moments(f"{directory}/{LOSSES_FILE}", probe)
         save_checkpoint(work.model, f"{directory}/{CHECKPOINT_FILE}")
         if work.refitted is not None:
             save_checkpoint(work.refitted.heads[FUSED], f"{directory}/{REFIT_FILE}")

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from gblend.config import TrainConfig
 from gblend.data import RunData
-from gblend.estimate import ProbeLosses, estimate
+from gblend.estimate import estimate
 from gblend.loop import Learner, Position, make_optimizer, train_together
 from gblend.loss import LearnedWeights
 from gblend.measure import measure, measure_outputs
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
+from gblend.moments import Measured, load_moments, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
 from gblend.predictions import score_heads, score_predictions
-from gblend.probes import Measured, losses_of, measure_both, run_probes
+from gblend.probes import losses_of, run_probes
 from gblend.records import FUSED, REFIT, EpochRecord, EstimateRecord, HeadScore, PredictionScores
 from gblend.run_files import LOSSES_FILE
 from gblend.schedule import super_epochs
@@ -104,7 +105,9 @@ class Training:
             probes = {head: losses_of(moments, head, blend) for head in heads}
         elif method == "offline" or (first and blend.reuse == "offline"):
             probe_epochs = self.config.epochs
-            probes = {head: ProbeLosses.load(f"{self.needed[head]}/{LOSSES_FILE}") for head in heads}
+            probes = {
+                head: losses_of(load_moments(f"{self.needed[head]}/{LOSSES_FILE}"), head, blend) for head in heads
+            }
         else:
             probes = run_probes(
                 self.model, self.data, self.config, start=self.moments[-1], ahead=ahead, seed=self.spec.seed
@@ -135,11 +138,11 @@ class Training:
             ways = {split: {**found, REFIT: again[split]} for split, found in self.predictions.scores.items()}
             self.predictions = replace(self.predictions, scores=ways)
 
-    def full_length_probe(self) -> ProbeLosses | None:
-        """The branch of a single modality or of the naive run, before and after: other runs read it."""
+    def full_length_probe(self) -> list[Measured]:
+        """The branch of a single modality or of the naive run at every moment: other runs read it. Else nothing."""
         (head, *others) = self.model.head_names
         plain = self.spec.method == "naive" or (head != FUSED and not others)
-        return losses_of(self.moments, head, self.config.blend) if plain else None
+        return self.moments if plain else []
 
     def _record(self, epoch: int, weights: Mapping[str, float], rate: float) -> None:
         now = measure_both(self.model, self.data, self.config.loss)

@@ -132,39 +132,6 @@ def test_a_diverged_probe_gets_no_weight_and_says_so(value, config):
     assert "loss not finite, weight 0: rgb" in found.reason
 
 
-def test_saved_losses_come_back_to_the_bit(tmp_path):
-    counted = np.arange(50) % 3 > 0
-    one = noisy(0)
-    written = ProbeLosses(
-        start_train=losses(one.start_train.loss_nats, counted),
-        start_valid=one.start_valid,
-        end_train=losses(np.full(50, np.nan), counted),
-        end_valid=one.end_valid,
-        end_epoch=7,
-    )
-    written.save(str(tmp_path / "losses.npz"))
-    found = ProbeLosses.load(str(tmp_path / "losses.npz"))
-    for end in ENDS:
-        for part in HeadLosses.__dataclass_fields__:
-            left, right = (getattr(getattr(p, end), part) for p in (written, found))
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right)
-    assert found.end_epoch == 7
-
-
-def test_a_probe_that_ends_with_its_last_epoch_is_read_back_as_one(tmp_path):
-    noisy(0).save(str(tmp_path / "losses.npz"))
-    assert ProbeLosses.load(str(tmp_path / "losses.npz")).end_epoch is None
-
-
-def test_nothing_is_unpickled_from_a_losses_file(tmp_path):
-    arrays = {f"{end}.{part}": np.zeros(2) for end in ENDS for part in ("correct", "counted")}
-    objects = {f"{end}.loss_nats": np.array([{}, {}], dtype=object) for end in ENDS}
-    np.savez(tmp_path / "losses.npz", **arrays, **objects)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        ProbeLosses.load(str(tmp_path / "losses.npz"))
-
-
 def test_the_errors_of_o_and_g_agree_with_scipys_paired_bootstrap():
     one = noisy(0)
     found = run({"rgb": one, "fused": noisy(1)})

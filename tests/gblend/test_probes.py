@@ -10,7 +10,8 @@ from gblend import probes as probes_module
 from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
 from gblend.loop import Learner, Position, make_optimizer, train, train_together
 from gblend.model import make_model
-from gblend.probes import measure_both, run_probes
+from gblend.moments import measure_both
+from gblend.probes import run_probes
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")

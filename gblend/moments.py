@@ -1,0 +1,77 @@
+"""A network measured at several moments of its training, clip by clip: before the first epoch and after each.
+
+O and G are differences between two of them. ``losses.npz`` keeps them all, not two, so that a finished run serves as a
+full-length probe whatever is measured and wherever the probe is to end. Plain arrays only:
+
+    heads                                    names
+    train.loss_nats, .correct, .counted      (moments, heads, clips of T')
+    heldout.loss_nats, .correct, .counted    (moments, heads, clips of V)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+
+from gblend.config import LossConfig
+from gblend.data import RunData
+from gblend.measure import HeadLosses, measure
+from gblend.model import BlendModel
+
+SETS = ("train", "heldout")
+PARTS = tuple(HeadLosses.__dataclass_fields__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A network at one moment; per head, clip by clip."""
+
+    train: dict[str, HeadLosses]
+    """On T'."""
+    heldout: dict[str, HeadLosses]
+    """On V."""
+
+
+def measure_both(model: BlendModel, data: RunData, loss: LossConfig) -> Measured:
+    """Every head on T' and on V, by cross-entropy or the user's own loss."""
+    return Measured(
+        train=measure(model, data.train, data.train_slice, spec=data.spec, own_loss=loss.callable),
+        heldout=measure(model, data.heldout, spec=data.spec, own_loss=loss.callable),
+    )
+
+
+def save_moments(path: str, moments: Sequence[Measured]) -> None:
+    """Write all moments of one network, which has the same heads at each."""
+    heads = tuple(moments[0].train)
+    arrays: dict[str, Any] = {  # Any: NumPy's stubs take keywords for other parameters of savez
+        f"{name}.{part}": np.stack(
+            [np.stack([getattr(getattr(moment, name)[head], part) for head in heads]) for moment in moments]
+        )
+        for name in SETS
+        for part in PARTS
+    }
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "wb") as file:
+        np.savez(file, heads=np.array(heads), **arrays)
+
+
+def load_moments(path: str) -> list[Measured]:
+    """The inverse of `save_moments`; unpickles nothing."""
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    heads = arrays["heads"].tolist()
+    return [
+        Measured(
+            **{
+                name: {
+                    head: HeadLosses(**{part: arrays[f"{name}.{part}"][moment, at] for part in PARTS})
+                    for at, head in enumerate(heads)
+                }
+                for name in SETS
+            }
+        )
+        for moment in range(len(arrays["train.counted"]))
+    ]
