@@ -7,9 +7,13 @@ part of the question.
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from schemas import MODALITIES, Modality
+
+Residual = Literal["basic", "bottleneck"]
+"""Two spatial convolutions, or one between two pointwise ones."""
 
 
 def _require(holds: bool, name: str, rule: str, value: Any) -> None:
@@ -20,8 +24,11 @@ def _require(holds: bool, name: str, rule: str, value: Any) -> None:
 def _require_choices(config: Any, section: str) -> None:
     """The command line checks a ``Literal``, a recipe in Python does not: a misspelt choice must not mean another."""
     for item in fields(config):
-        if get_origin(item.type) is Literal:
-            value, allowed = getattr(config, item.name), get_args(item.type)
+        value, parts = getattr(config, item.name), get_args(item.type)
+        optional = len(parts) == 2 and parts[1] is NoneType
+        choices = parts[0] if optional else item.type
+        if get_origin(choices) is Literal and not (optional and value is None):
+            allowed = get_args(choices)
             _require(value in allowed, section + item.name, f"one of {', '.join(map(str, allowed))}", repr(value))
 
 
@@ -95,10 +102,13 @@ class ModelConfig:
 
     visual_block: Literal["r3d", "r2plus1d", "ip_csn", "ir_csn", "mc3"] = "r3d"
     """Convolutions of the 3D trunks (rgb, flow); see ``gblend.resnet3d``."""
-    visual_depth: Literal[18, 34, 50, 101, 152] = 18
-    """Basic residual blocks at 18 and 34, bottlenecks above; and how many, unless ``visual_layers`` says it."""
-    visual_layers: tuple[int, ...] = (1, 1, 1)
-    """Blocks in every stage; empty: those of the depth. Every stage after the first halves time, height and width."""
+    visual_depth: Literal[18, 34, 50, 101, 152] | None = None
+    """A published number of residual blocks in every stage: basic ones at 18 and 34, bottlenecks above."""
+    visual_layers: tuple[int, ...] = ()
+    """Blocks in every stage, in place of a depth; without either, 1 in each of three stages. Every stage after the
+    first halves time, height and width."""
+    visual_residual: Residual | None = None
+    """Kind of the residual blocks; none: that of the depth, basic without one."""
     visual_width: int = 8
     """Channels of the first stage (64 in every published network); doubled per stage."""
     visual_grid: int = 1
@@ -111,10 +121,12 @@ class ModelConfig:
     those of the ``block``'s first one, as in torchvision's r2plus1d_18, whose weights need it."""
     audio_stem: Literal["small", "authors", "imagenet"] = "small"
     """First layers, strides and pooling of the 2D trunk (logmel); see ``gblend.resnet2d``."""
-    audio_depth: Literal[18, 50, 101, 152] = 18
-    """Basic residual blocks at 18, bottlenecks above; and how many, unless ``audio_layers`` says it."""
-    audio_layers: tuple[int, ...] = (1, 1, 1)
-    """Blocks in every stage; empty: those of the depth."""
+    audio_depth: Literal[18, 50, 101, 152] | None = None
+    """A published number of residual blocks in every stage: basic ones at 18, bottlenecks above."""
+    audio_layers: tuple[int, ...] = ()
+    """Blocks in every stage, in place of a depth; without either, 1 in each of three stages."""
+    audio_residual: Residual | None = None
+    """Kind of the residual blocks; none: that of the depth, basic without one."""
     audio_width: int = 8
     """Channels of the first stage (64 in every published network); doubled per stage."""
     audio_weights: str | None = None
@@ -143,15 +155,43 @@ class ModelConfig:
         for name in ("visual_layers", "audio_layers"):
             layers = getattr(self, name)
             _require(min(layers, default=1) >= 1, f"model.{name}", "at least one block in every stage", list(layers))
+        for kind, depth, layers in (
+            ("visual", self.visual_depth, self.visual_layers),
+            ("audio", self.audio_depth, self.audio_layers),
+        ):
+            if depth is not None and layers:
+                raise ValueError(
+                    f"model.{kind}_depth ({depth}) and model.{kind}_layers ({list(layers)}) both say how many blocks a "
+                    f"stage has; give one of them and take the other back (--model.{kind}-depth None, or "
+                    f"--model.{kind}-layers with nothing after it)"
+                )
         _require(0.0 <= self.fused_dropout < 1.0, "model.fused_dropout", "in [0, 1)", self.fused_dropout)
         _require_choices(self, "model.")
         if self.audio_stem == "authors":
             _require(self.audio_width % 4 == 0, "model.audio_width", "a multiple of 4 (stem authors)", self.audio_width)
-        if self.r2plus1d_middle == "block" and (self.visual_block != "r2plus1d" or self.visual_depth > 34):
+        if self.r2plus1d_middle == "block" and (self.visual_block != "r2plus1d" or self.visual_kind != "basic"):
             raise ValueError(
-                f"model.r2plus1d_middle block is of the basic blocks of r2plus1d at depth 18 or 34; got "
-                f"{self.visual_block} at depth {self.visual_depth}"
+                f"model.r2plus1d_middle block is of the basic blocks of r2plus1d, as at depth 18 and 34; got the "
+                f"{self.visual_kind} blocks of {self.visual_block}"
             )
+
+    @property
+    def visual_kind(self) -> Residual:
+        """Kind of the 3D trunks' residual blocks.
+
+        >>> ModelConfig().visual_kind, ModelConfig(visual_depth=50).visual_kind
+        ('basic', 'bottleneck')
+        """
+        return self.visual_residual or _kind_of(self.visual_depth)
+
+    @property
+    def audio_kind(self) -> Residual:
+        """Kind of the 2D trunk's."""
+        return self.audio_residual or _kind_of(self.audio_depth)
+
+
+def _kind_of(depth: int | None) -> Residual:
+    return "basic" if depth is None or depth < 50 else "bottleneck"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

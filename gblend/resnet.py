@@ -21,19 +21,17 @@ BLOCKS: Mapping[int, tuple[int, ...]] = {
 }
 """Depth to residual blocks in every stage (He et al., CVPR 2016, table 1)."""
 
+EXPANSION: Mapping[str, int] = {"basic": 1, "bottleneck": 4}
+"""Channels a block puts out for one channel inside it."""
 
-def stage_blocks(depth: int, layers: tuple[int, ...]) -> tuple[int, ...]:
-    """Residual blocks in every stage: ``layers`` when it says any, those of the depth otherwise.
 
-    >>> stage_blocks(50, ()), stage_blocks(18, (1, 1, 1))
-    ((3, 4, 6, 3), (1, 1, 1))
+def stage_blocks(depth: int | None, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Residual blocks in every stage: those of the depth, or ``layers``, or one in each of three stages.
+
+    >>> stage_blocks(50, ()), stage_blocks(None, (2, 2)), stage_blocks(None, ())
+    ((3, 4, 6, 3), (2, 2), (1, 1, 1))
     """
-    return layers or BLOCKS[depth]
-
-
-def expansion(depth: int) -> int:
-    """Channels a block puts out for one channel inside it: 4 in the bottlenecks of depth 50 and more, 1 below."""
-    return 1 if depth < 50 else 4
+    return BLOCKS[depth] if depth is not None else layers or (1, 1, 1)
 
 
 class ResidualBlock(nn.Module):

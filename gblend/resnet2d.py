@@ -10,8 +10,8 @@ small      one 3x3 with stride 2, every stage with stride 2, maximum pooling: a 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gblend.config import ModelConfig
-from gblend.resnet import ResidualBlock, Trunk, expansion, initialise, stage_blocks
+from gblend.config import ModelConfig, Residual
+from gblend.resnet import EXPANSION, ResidualBlock, Trunk, initialise, stage_blocks
 
 Size = tuple[int, int]
 """Time, mel."""
@@ -26,9 +26,9 @@ def resnet2d(config: ModelConfig, *, in_channels: int) -> Trunk:
     for number, count in enumerate(blocks):
         stride = 1 if imagenet and number == 0 else 2
         width = config.audio_width * 2**number
-        outputs = width * expansion(config.audio_depth)
-        stage = [_block(config.audio_depth, inputs=channels[-1], width=width, stride=stride)]
-        stage += [_block(config.audio_depth, inputs=outputs, width=width) for _ in range(count - 1)]
+        outputs = width * EXPANSION[config.audio_kind]
+        stage = [_block(config.audio_kind, inputs=channels[-1], width=width, stride=stride)]
+        stage += [_block(config.audio_kind, inputs=outputs, width=width) for _ in range(count - 1)]
         stages.append(nn.Sequential(*stage))
         channels.append(outputs)
         strides.append((stride, stride))
@@ -63,8 +63,8 @@ def _stem(config: ModelConfig, in_channels: int) -> tuple[nn.Sequential, Size, i
         quarter, half = width // 4, width // 2
         # The one convolution with a bias, and neither BatchNorm nor ReLU after it: so it is in their code.
         first = nn.Conv2d(in_channels, quarter, 3, padding=1)
-        basic = [_block(18, inputs=quarter, width=half, stride=2)]
-        basic += [_block(18, inputs=half, width=half) for _ in range(2)]
+        basic = [_block("basic", inputs=quarter, width=half, stride=2)]
+        basic += [_block("basic", inputs=half, width=half) for _ in range(2)]
         return nn.Sequential(first, *basic), (2, 2), half
     kernel = 7 if config.audio_stem == "imagenet" else 3
     layers = [_conv(in_channels, width, kernel, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -73,9 +73,9 @@ def _stem(config: ModelConfig, in_channels: int) -> tuple[nn.Sequential, Size, i
     return nn.Sequential(*layers), (2, 2), width
 
 
-def _block(depth: int, *, inputs: int, width: int, stride: int = 1) -> ResidualBlock:
-    outputs = width * expansion(depth)
-    if expansion(depth) == 1:
+def _block(kind: Residual, *, inputs: int, width: int, stride: int = 1) -> ResidualBlock:
+    outputs = width * EXPANSION[kind]
+    if kind == "basic":
         convs = [_normed(_conv(inputs, width, 3, stride)), _normed(_conv(width, width, 3))]
     else:
         convs = [

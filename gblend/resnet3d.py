@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from gblend.config import ModelConfig
-from gblend.resnet import ResidualBlock, Trunk, expansion, initialise, stage_blocks
+from gblend.resnet import EXPANSION, ResidualBlock, Trunk, initialise, stage_blocks
 
 Size = tuple[int, int, int]
 """Time, height, width."""
@@ -41,7 +41,7 @@ def _trunk(config: ModelConfig, *, stem: nn.Module, stem_stride: Size, inputs: i
     stages, channels, strides = [], [inputs], [stem_stride]
     for number in range(first, len(stage_blocks(config.visual_depth, config.visual_layers))):
         stages.append(_stage(config, number, inputs=channels[-1]))
-        channels.append(config.visual_width * 2**number * expansion(config.visual_depth))
+        channels.append(config.visual_width * 2**number * EXPANSION[config.visual_kind])
         strides.append(_stage_stride(config, number))
     trunk = Trunk(
         stem=stem,
@@ -58,7 +58,7 @@ def _trunk(config: ModelConfig, *, stem: nn.Module, stem_stride: Size, inputs: i
 def _stage(config: ModelConfig, number: int, *, inputs: int) -> nn.Sequential:
     count = stage_blocks(config.visual_depth, config.visual_layers)[number]
     width = config.visual_width * 2**number
-    outputs = width * expansion(config.visual_depth)
+    outputs = width * EXPANSION[config.visual_kind]
     blocks = [_block(config, number, inputs=inputs, width=width, stride=_stage_stride(config, number))]
     blocks += [_block(config, number, inputs=outputs, width=width, stride=(1, 1, 1)) for _ in range(count - 1)]
     return nn.Sequential(*blocks)
@@ -96,10 +96,10 @@ def _stem(config: ModelConfig, in_channels: int) -> tuple[nn.Sequential, Size]:
 
 
 def _block(config: ModelConfig, number: int, *, inputs: int, width: int, stride: Size) -> ResidualBlock:
-    outputs = width * expansion(config.visual_depth)
+    outputs = width * EXPANSION[config.visual_kind]
     name = "r3d" if config.visual_block == "mc3" and number == 0 else config.visual_block
     spatial = _SPATIAL[name]
-    if expansion(config.visual_depth) == 1:
+    if config.visual_kind == "basic":
         shared = config.r2plus1d_middle == "block"
         first = _SPATIAL["ip_csn"] if name == "ir_csn" else spatial
         middle = matched_width(inputs, width)

@@ -39,11 +39,9 @@ def paper_r3d50() -> TrainConfig:
         model=ModelConfig(
             visual_block="r3d",
             visual_depth=50,
-            visual_layers=(),
             visual_width=64,
             audio_stem="authors",
             audio_depth=50,
-            audio_layers=(),
             audio_width=64,
             fused_hidden=2048,
         ),

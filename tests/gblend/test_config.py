@@ -15,6 +15,7 @@ from gblend.config import (
     OptimConfig,
     TrainConfig,
 )
+from gblend.resnet import stage_blocks
 from jobs.cli import Flat, run
 from jobs.recipes import RECIPES
 
@@ -47,7 +48,22 @@ def train_config(**changes) -> TrainConfig:
             {"audio_stem": "authors", "audio_width": 6},
             r"model.audio_width must be a multiple of 4 .*got 6",
         ),
-        (ModelConfig, {"r2plus1d_middle": "block"}, "basic blocks of r2plus1d at depth 18 or 34; got r3d at depth 18"),
+        (ModelConfig, {"r2plus1d_middle": "block"}, "basic blocks of r2plus1d, .*; got the basic blocks of r3d"),
+        (
+            ModelConfig,
+            {"r2plus1d_middle": "block", "visual_block": "r2plus1d", "visual_depth": 50},
+            "got the bottleneck blocks of r2plus1d",
+        ),
+        (
+            ModelConfig,
+            {"visual_depth": 50, "visual_layers": (1, 1, 1)},
+            r"model.visual_depth \(50\) and model.visual_layers \(\[1, 1, 1\]\) both say how many blocks",
+        ),
+        (
+            ModelConfig,
+            {"audio_depth": 18, "audio_layers": (2,)},
+            r"model.audio_depth \(18\) and .* --model.audio-l",
+        ),
         (EncodersConfig, {"rgb": "networks"}, "model.encoders.rgb must be module:callable, got 'networks'"),
         (EncodersConfig, {"flow": ":make"}, "model.encoders.flow must be module:callable, got ':make'"),
         (EncodersConfig, {"other": {"imu": "a:"}}, "model.encoders.imu must be module:callable, got 'a:'"),
@@ -106,6 +122,11 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         (ModelConfig, {"visual_block": "r4d"}, "model.visual_block must be one of r3d, r2plus1d, .*, got 'r4d'"),
         (ModelConfig, {"visual_depth": 20}, "model.visual_depth must be one of 18, 34, 50, 101, 152, got 20"),
         (ModelConfig, {"audio_depth": 34}, "model.audio_depth must be one of 18, 50, 101, 152, got 34"),
+        (
+            ModelConfig,
+            {"visual_residual": "wide"},
+            "model.visual_residual must be one of basic, bottleneck,",
+        ),
         (ModelConfig, {"audio_stem": "big"}, "model.audio_stem must be one of small, authors, imagenet, got 'big'"),
         (
             ModelConfig,
@@ -194,8 +215,9 @@ def test_networks_are_chosen_by_flags():
         seen.append(config.model)
 
     flags = "--model.encoders.rgb mine:make --model.encoders.other imu mine:imu --model.visual-block ip_csn"
-    more = "--model.visual-depth 152 --model.visual-layers --model.fusion lmf --model.audio-weights resnet18.pth"
+    more = "--model.visual-depth 152 --model.fusion lmf --model.audio-weights resnet18.pth"
     assert run(job, ["small-cpu", *flags.split(), *more.split()], recipes=RECIPES) == 0
     assert seen[0].encoders.places() == {"rgb": "mine:make", "imu": "mine:imu"}
     assert (seen[0].visual_block, seen[0].visual_depth, seen[0].visual_layers) == ("ip_csn", 152, ())
+    assert stage_blocks(seen[0].visual_depth, seen[0].visual_layers) == (3, 8, 36, 3)
     assert (seen[0].fusion, seen[0].audio_weights, seen[0].visual_weights) == ("lmf", "resnet18.pth", None)

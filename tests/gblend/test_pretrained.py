@@ -50,7 +50,7 @@ def of_weights(make, *, weights, **options):
     return make(**options)
 
 
-SHORT = {"visual_depth": 50, "visual_layers": (1, 2, 1, 1)}
+SHORT = {"visual_depth": None, "visual_layers": (1, 2, 1, 1), "visual_residual": "bottleneck"}
 VIDEO = {
     "r3d_18": (r3d_18, {"visual_block": "r3d"}),
     "mc3_18": (mc3_18, {"visual_block": "mc3"}),
@@ -64,11 +64,11 @@ IMAGE = {"resnet18": (resnet18, 18), "resnet50": (resnet50, 50)}
 
 
 def video_trunk(channels: int = 3, **changes) -> Trunk:
-    return empty(resnet3d, ModelConfig(**{"visual_layers": (), "visual_width": 64, **changes}), channels)
+    return empty(resnet3d, ModelConfig(**{"visual_depth": 18, "visual_width": 64, **changes}), channels)
 
 
 def image_trunk(channels: int, depth: int) -> Trunk:
-    config = ModelConfig(audio_stem="imagenet", audio_depth=depth, audio_layers=(), audio_width=64)
+    config = ModelConfig(audio_stem="imagenet", audio_depth=depth, audio_width=64)
     return empty(resnet2d, config, channels)
 
 

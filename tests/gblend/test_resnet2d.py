@@ -13,7 +13,7 @@ PAPER = paper_r3d50().model
 
 
 def full(stem: str, depth: int) -> ModelConfig:
-    return ModelConfig(audio_stem=stem, audio_depth=depth, audio_layers=(), audio_width=64)
+    return ModelConfig(audio_stem=stem, audio_depth=depth, audio_width=64)
 
 
 def test_the_audio_trunk_of_the_paper_has_its_number_of_parameters():

@@ -16,11 +16,11 @@ PAPER = paper_r3d50().model
 
 
 def full(block: str, depth: int, **changes) -> ModelConfig:
-    return ModelConfig(visual_block=block, visual_depth=depth, visual_layers=(), visual_width=64, **changes)
+    return ModelConfig(visual_block=block, visual_depth=depth, visual_width=64, **changes)
 
 
-def narrow(block: str, depth: int = 18, **changes) -> ModelConfig:
-    return ModelConfig(**{"visual_block": block, "visual_depth": depth, "visual_width": 4, **changes})
+def narrow(block: str, **changes) -> ModelConfig:
+    return ModelConfig(visual_block=block, visual_width=4, **changes)
 
 
 def count(module: nn.Module) -> int:
@@ -84,13 +84,13 @@ def test_every_block_exists_at_every_depth(block, depth):
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 16, 16), (3, 17, 31)])
-def test_clips_of_any_size_give_one_feature_vector(block, depth, frames, height, width):
-    trunk = resnet3d(narrow(block, depth), in_channels=5).eval()
+def test_clips_of_any_size_give_one_feature_vector(block, kind, frames, height, width):
+    trunk = resnet3d(narrow(block, visual_residual=kind), in_channels=5).eval()
     with torch.no_grad():
-        assert trunk(torch.zeros(2, 5, frames, height, width)).shape == (2, 16 if depth == 18 else 64)
-    assert trunk.output_dim == (16 if depth == 18 else 64)
+        assert trunk(torch.zeros(2, 5, frames, height, width)).shape == (2, 16 if kind == "basic" else 64)
+    assert trunk.output_dim == (16 if kind == "basic" else 64)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
