@@ -1,9 +1,25 @@
 """V: whole groups, classes in proportion, decided by its seed; against counting."""
 
+import time
+
 import numpy as np
 import pytest
 
 from gblend.holdout import hold_out
+
+
+def several_labels(clips: int, classes: int, *, seed: int = 0) -> list[list[int]]:
+    """One to a few classes of each clip; class c is 1 / (c + 1) as common as class 0."""
+    rng = np.random.default_rng(seed)
+    common = 1 / np.arange(1, classes + 1)
+    drawn = rng.choice(classes, size=(clips, 8), p=common / common.sum())
+    return [sorted(set(row[:count])) for row, count in zip(drawn.tolist(), 1 + rng.poisson(1.5, clips), strict=True)]
+
+
+def counts_of(labels: list[list[int]], classes: int, chosen: np.ndarray) -> np.ndarray:
+    return np.bincount(
+        [label for found, take in zip(labels, chosen, strict=True) if take for label in found], minlength=classes
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,3 +99,98 @@ def test_too_few_clips_for_the_share_are_an_error():
 def test_no_clip_at_all_is_an_error():
     with pytest.raises(ValueError, match="no training clip"):
         hold_out([], [], 0.2, seed=0)
+
+
+def test_a_set_of_one_label_is_that_label():
+    labels, groups = np.random.default_rng(0).integers(0, 5, 300).tolist(), [i // 3 for i in range(300)]
+    plain = hold_out(labels, groups, 0.2, seed=4)
+    np.testing.assert_array_equal(plain, hold_out([{label} for label in labels], groups, 0.2, seed=4))
+    np.testing.assert_array_equal(plain, hold_out([[("act", label)] for label in labels], groups, 0.2, seed=4))
+
+
+def test_single_labels_are_held_out_as_they_have_always_been():
+    """Fixed: another choice would make runs of earlier versions incomparable."""
+    held = hold_out([0, 1, 2] * 8, [i // 2 for i in range(24)], 0.25, seed=5)
+    assert np.flatnonzero(held).tolist() == [0, 1, 6, 7, 14, 15]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_skewed_sets_of_independent_clips_are_held_out_to_the_clip_where_random_ones_miss_by_many(seed):
+    labels = several_labels(3000, 80)
+    wanted = 0.13 * counts_of(labels, 80, np.ones(3000, dtype=bool))
+    away = np.abs(counts_of(labels, 80, hold_out(labels, range(3000), 0.13, seed=seed)) - wanted)
+    random = np.abs(counts_of(labels, 80, np.random.default_rng(seed).random(3000) < 0.13) - wanted)
+    assert away.max() < 1.5
+    assert away.mean() < random.mean() / 5
+
+
+def test_every_class_that_is_owed_a_clip_has_one():
+    labels = several_labels(3000, 200)
+    all_of_them = counts_of(labels, 200, np.ones(3000, dtype=bool))
+    held = counts_of(labels, 200, hold_out(labels, range(3000), 0.13, seed=0))
+    assert (held[0.13 * all_of_them >= 1] > 0).all()
+    assert (held < all_of_them).all()  # and T keeps some of all
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_of_clips_with_several_labels_stay_whole_and_near_the_share(seed):
+    """Some videos have hundreds of clips, most have a few."""
+    rng = np.random.default_rng(seed)
+    size = rng.pareto(1.2, 200) + 1
+    groups = rng.choice(200, 6000, p=size / size.sum())
+    labels = several_labels(6000, 60)
+    held = hold_out(labels, groups.tolist(), 0.13, seed=seed)
+    assert set(groups[held]).isdisjoint(groups[~held])
+    assert held.mean() == pytest.approx(0.13, abs=0.005)
+    shares = counts_of(labels, 60, held) / counts_of(labels, 60, np.ones(6000, dtype=bool))
+    assert np.abs(shares - 0.13).mean() < 0.03
+
+
+def test_every_task_is_in_proportion():
+    rng = np.random.default_rng(0)
+    verbs, nouns = rng.geometric(0.2, 2000) % 20, rng.geometric(0.1, 2000) % 40
+    labels = [[("verb", v), ("noun", n)] for v, n in zip(verbs.tolist(), nouns.tolist(), strict=True)]
+    held = hold_out(labels, range(2000), 0.2, seed=0)
+    for found in (verbs, nouns):
+        assert np.abs(np.bincount(found[held], minlength=40) - 0.2 * np.bincount(found, minlength=40)).max() < 1.5
+
+
+def test_no_single_change_comes_nearer_to_the_shares():
+    """The chosen groups are a minimum of the distance that is said to be lowered, computed anew for every change."""
+    labels, groups = several_labels(120, 12), np.repeat(np.arange(60), 2)
+    everything = counts_of(labels, 12, np.ones(120, dtype=bool))
+    wanted = 0.25 * np.append(everything, 120)
+
+    def distance(chosen):
+        away = np.append(counts_of(labels, 12, chosen), chosen.sum()) - wanted
+        return (away**2 / np.maximum(wanted, 1)).sum()
+
+    held = hold_out(labels, groups.tolist(), 0.25, seed=0)
+    assert all(distance(held ^ (groups == group)) >= distance(held) - 1e-6 for group in range(60))
+
+
+def test_clips_without_any_label_are_held_out_in_proportion():
+    labels = [[] if i % 2 else [i % 3, 3] for i in range(400)]
+    held = hold_out(labels, range(400), 0.2, seed=0)
+    assert held[1::2].sum() == pytest.approx(40, abs=1)
+    assert held[::2].sum() == pytest.approx(40, abs=1)
+
+
+def test_sets_are_held_out_by_the_seed_whatever_the_order_of_their_labels():
+    labels = several_labels(300, 20)
+    first = hold_out(labels, range(300), 0.2, seed=1)
+    np.testing.assert_array_equal(first, hold_out([found[::-1] for found in labels], range(300), 0.2, seed=1))
+    assert (first != hold_out(labels, range(300), 0.2, seed=2)).any()
+
+
+def test_time_grows_with_the_number_of_labels_not_faster():
+    """A fiftieth of the 250,000 clips x 500 classes that must take no more than a minute."""
+    labels = several_labels(5000, 500)
+    begun_s = time.process_time()
+    hold_out(labels, range(5000), 0.13, seed=0)
+    assert time.process_time() - begun_s < 60 / 50
+
+
+def test_a_single_group_of_clips_with_several_labels_cannot_be_split():
+    with pytest.raises(ValueError, match=r"cannot hold out 20% of 10 clips in 1 groups: it would be none"):
+        hold_out([[0, 1]] * 10, ["video"] * 10, 0.2, seed=0)
