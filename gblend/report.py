@@ -24,7 +24,7 @@ from gblend.runs import Run
 from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, flow_wheel, logmel_svg
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
-from gblend.table import BASELINES, ComparisonTable, comparison_table, decimal
+from gblend.table import BASELINES, COST, ComparisonTable, comparison_table, decimal
 from gblend.verdict import (
     accuracy_caption,
     method_name,
@@ -131,6 +131,7 @@ def render_report(
         notes=notes,
         verdict=verdict(table),
         table=table,
+        cost=COST,
         rows=[(row, method_name(row.method), _cells(table, row.method)) for row in table.rows],
         baselines=_baselines(table),
         ways=way_cells(way_rows([run.result for run in runs], table)),

@@ -27,6 +27,14 @@ _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 
 _T_95 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 
 
+COST = (
+    "A branch epoch is one network trained for one epoch, probes included; borrowed ones were trained by other runs of "
+    "this comparison and are not in the seconds of this one. Refitting a fused head on frozen trunks is in the "
+    "seconds, not in the epochs."
+)
+"""What the columns of cost count."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
     """One number measured once per seed."""
@@ -72,7 +80,7 @@ class MethodRow:
     differences: dict[str, Difference]
     """Per entry of `BASELINES` that ran on a common seed and is not this method itself."""
     branch_epochs: float
-    """Mean over seeds: training epochs of all networks, probes and borrowed ones included."""
+    """Mean over seeds: training epochs of all networks, probes and borrowed ones included, refitted heads not."""
     borrowed_epochs: float
     """Those of ``branch_epochs`` other runs of the comparison had already paid for."""
     seconds: float
@@ -345,7 +353,7 @@ def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
 
 
 def to_text(table: ComparisonTable) -> str:
-    """Aligned columns for a terminal, and a line under them."""
+    """Aligned columns for a terminal, and what they count under them."""
     return f"{aligned(*cells(table))}\n{_note(table)}"
 
 
@@ -367,7 +375,7 @@ def aligned(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def to_markdown(table: ComparisonTable) -> str:
-    """A Markdown table and one line under it."""
+    """A Markdown table, and what its columns count under it."""
     titles, lines = cells(table)
     rows = [titles, ["---", *["---:"] * (len(titles) - 1)], *lines]
     return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", _note(table)])
@@ -376,4 +384,4 @@ def to_markdown(table: ComparisonTable) -> str:
 def _note(table: ComparisonTable) -> str:
     best = f" Best single modality by validation accuracy: {table.best_single}." if table.best_single else ""
     spreads = "mean ± sample sd over seeds; " if table.min_seeds > 1 else ""
-    return f"Accuracy on {table.split}, {spreads}differences of the primary head, paired by seed.{best}"
+    return f"Accuracy on {table.split}, {spreads}differences of the primary head, paired by seed.{best}\n{COST}"

@@ -160,8 +160,15 @@ def test_text_columns_line_up_and_show_every_number():
     lines = tables.to_text(tables.comparison_table(RESULTS)).splitlines()
     table_lines = [line for line in lines if line.startswith(("method", "uni", "naive", "equal", "online"))]
     assert len({len(line) for line in table_lines}) == 1
-    assert ".540 ± .028" in lines[-2]
-    assert "+.050 ± .042" in lines[-2]
+    assert ".540 ± .028" in lines[-3]
+    assert "+.050 ± .042" in lines[-3]
+
+
+@pytest.mark.parametrize("form", [tables.to_text, tables.to_markdown])
+def test_under_the_table_it_says_what_the_cost_counts(form):
+    *_, last = form(tables.comparison_table(RESULTS)).splitlines()
+    assert "probes included" in last
+    assert "Refitting a fused head on frozen trunks is in the seconds, not in the epochs." in last
 
 
 def test_markdown_has_one_row_a_method_and_as_many_cells_as_titles():
