@@ -75,6 +75,7 @@ def project(values: Point) -> Point:
     >>> project(np.array([0.9, 0.5, -1.0])).round(6).tolist()
     [0.7, 0.3, 0.0]
     """
+    values = values - values.max()  # No digit of the 1 is lost, however large they are.
     ordered = np.sort(values)[::-1]
     excess = (np.cumsum(ordered) - 1) / np.arange(1, values.size + 1)
     return np.maximum(values - excess[np.flatnonzero(ordered > excess)[-1]], 0.0)

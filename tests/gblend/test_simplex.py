@@ -91,3 +91,16 @@ def test_the_projection_is_the_nearest_point_of_a_fine_grid():
         values = rng.normal(size=3)
         nearest = grid[np.argmin(((grid - values) ** 2).sum(axis=1))]
         np.testing.assert_allclose(project(values), nearest, atol=0.01)
+
+
+def test_values_beyond_all_measure_are_projected_on_the_largest():
+    np.testing.assert_array_equal(project(np.array([-5.7e55, -7.8e55, 3.9e54])), [0, 0, 1])
+
+
+def test_a_function_that_is_all_but_linear_is_lowest_in_a_corner():
+    """As the loss of heads so certain that no curvature is left."""
+    gradient = np.array([2.0, 3.0, -1.0])
+    found = minimise_on_simplex(
+        lambda w: Local(value=float(gradient @ w), gradient=gradient, hessian=1e-55 * np.eye(3)), 3
+    )
+    np.testing.assert_array_equal(found.point, [0, 0, 1])
