@@ -126,6 +126,14 @@ def _require_directory(videos: str) -> None:
 
 def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[tuple[str, pa.Table, ShardDone]]:
     """Ledgers and documents of the shards, in the order in which they are finished."""
+    for row in _written(manifest, todo, job):
+        if row["error"] is not None:
+            raise ShardError(f"shard {row['shard']} could not be written: {row['error']}")
+        yield row["shard"], from_bytes(row["ledger"]), ShardDone.loads(row["done"])
+
+
+def _written(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[dict[str, Any]]:
+    """What `_write` returns for the shards, each called by Ray wherever there is a free core."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # A shard may take an hour; what hangs is ended clip by clip.
@@ -141,10 +149,7 @@ def _run(manifest: Manifest, todo: list[ShardPlan], job: ShardJob) -> Iterator[t
     batches: Any = ledgers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for batch in batches:
-            for row in batch.to_pylist():
-                if row["error"] is not None:
-                    raise ShardError(f"shard {row['shard']} could not be written: {row['error']}")
-                yield row["shard"], from_bytes(row["ledger"]), ShardDone.loads(row["done"])
+            yield from batch.to_pylist()
     except RayError as error:
         raise ShardError(f"workers died or failed, finished shards are kept: {_why(error)}") from error
 

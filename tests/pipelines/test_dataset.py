@@ -35,6 +35,18 @@ def videos(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """The shards are written here, one after another, as a task writes them: for tests of everything around that."""
+
+    def written(manifest, todo, job):
+        for plan in todo:
+            (row,) = dataset_module._shard_row(manifest, plan).to_pylist()
+            yield dataset_module._write(row, job=job)
+
+    monkeypatch.setattr(dataset_module, "_written", written)
+
+
 def config(videos, folder, names, **changes):
     text = "path,split,label\n" + "".join(
         f"{name},{('train', 'train', 'val', 'test')[i % 4]},{'ab'[i % 2]}\n" for i, name in enumerate(names)
@@ -86,7 +98,7 @@ def test_the_job_gives_the_bytes_that_one_process_gives(ray_session, videos, tmp
     assert made == contents(tmp_path / "alone")
 
 
-def test_running_again_touches_nothing(ray_session, videos, tmp_path):
+def test_running_again_touches_nothing(one_process, videos, tmp_path):
     settings = config(videos, tmp_path, GOOD)
     run(settings)
     before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
@@ -113,7 +125,7 @@ def test_after_a_kill_the_rest_is_made_to_the_same_bytes(ray_session, videos, tm
     assert summary.kept_shards == summary.shards - 2
 
 
-def test_other_settings_are_refused_with_the_difference_and_replaced_on_request(ray_session, videos, tmp_path):
+def test_other_settings_are_refused_with_the_difference_and_replaced_on_request(one_process, videos, tmp_path):
     settings = config(videos, tmp_path, GOOD)
     run(settings)
     before = contents(tmp_path / "data")
@@ -126,7 +138,7 @@ def test_other_settings_are_refused_with_the_difference_and_replaced_on_request(
     assert info["features"]["rgb"]["fps"] == 5.0
 
 
-def test_a_shorter_manifest_is_refused_and_its_shards_are_removed_on_request(ray_session, videos, tmp_path):
+def test_a_shorter_manifest_is_refused_and_its_shards_are_removed_on_request(one_process, videos, tmp_path):
     run(config(videos, tmp_path, GOOD))
     with pytest.raises(ChangedDatasetError, match="manifest"):
         run(config(videos, tmp_path, GOOD[:4]))
@@ -145,7 +157,7 @@ def test_past_the_error_rate_the_job_fails_and_keeps_the_ledger(ray_session, vid
     assert not (tmp_path / "data" / "dataset.json").exists()
 
 
-def test_a_split_of_which_nothing_is_left_is_an_error(ray_session, videos, tmp_path):
+def test_a_split_of_which_nothing_is_left_is_an_error(one_process, videos, tmp_path):
     names = [GOOD[0], GOOD[1], "corrupt.mp4", GOOD[2]]
     with pytest.raises(ValueError, match="none of the 1 clips of split 'val' could be stored"):
         run(config(videos, tmp_path, names, max_error_rate=1.0))
@@ -171,7 +183,7 @@ def test_settings_out_of_range_are_refused(name, value):
         PreprocessConfig(manifest="m", videos="v", out="o", **{name: value})
 
 
-def test_a_file_put_back_is_tried_again_and_lasting_failures_are_kept(ray_session, videos, tmp_path):
+def test_a_file_put_back_is_tried_again_and_lasting_failures_are_kept(one_process, videos, tmp_path):
     root = tmp_path / "videos"
     shutil.copytree(videos, root)
     (root / GOOD[0]).rename(tmp_path / "away.mp4")
@@ -190,7 +202,7 @@ def test_a_file_put_back_is_tried_again_and_lasting_failures_are_kept(ray_sessio
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
-def test_a_done_file_that_cannot_be_read_is_an_unfinished_shard(ray_session, videos, tmp_path, text):
+def test_a_done_file_that_cannot_be_read_is_an_unfinished_shard(one_process, videos, tmp_path, text):
     settings = config(videos, tmp_path, GOOD[:4])
     run(settings)
     whole = contents(tmp_path / "data")
@@ -200,7 +212,7 @@ def test_a_done_file_that_cannot_be_read_is_an_unfinished_shard(ray_session, vid
     assert contents(tmp_path / "data") == whole
 
 
-def test_a_truncated_feature_file_is_made_again(ray_session, videos, tmp_path):
+def test_a_truncated_feature_file_is_made_again(one_process, videos, tmp_path):
     settings = config(videos, tmp_path, GOOD[:4])
     run(settings)
     whole = contents(tmp_path / "data")
@@ -209,7 +221,7 @@ def test_a_truncated_feature_file_is_made_again(ray_session, videos, tmp_path):
     assert contents(tmp_path / "data") == whole
 
 
-def test_shards_of_a_killed_run_with_another_shard_size_are_refused(ray_session, videos, tmp_path):
+def test_shards_of_a_killed_run_with_another_shard_size_are_refused(one_process, videos, tmp_path):
     run(config(videos, tmp_path, GOOD, clips_per_shard=1))
     for name in ("dataset.json", *(f"train/{i:05d}/done.json" for i in range(4))):
         (tmp_path / "data" / name).unlink()
@@ -237,14 +249,14 @@ def test_whatever_a_shard_raises_is_its_row(monkeypatch, videos, tmp_path):
     assert dataset_module._write({"shard": "s", "rows": b""}, job=job)["error"] == "ValueError: no such column"
 
 
-def test_a_stricter_error_rate_leaves_no_dataset_of_the_laxer_run(ray_session, videos, tmp_path):
+def test_a_stricter_error_rate_leaves_no_dataset_of_the_laxer_run(one_process, videos, tmp_path):
     run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.5))
     with pytest.raises(TooManyFailuresError):
         run(config(videos, tmp_path, [*GOOD, "corrupt.mp4"], max_error_rate=0.0))
     assert not (tmp_path / "data/dataset.json").exists()
 
 
-def test_modalities_added_later_give_the_dataset_that_making_all_at_once_gives(ray_session, videos, tmp_path):
+def test_modalities_added_later_give_the_dataset_that_making_all_at_once_gives(one_process, videos, tmp_path):
     names = [*GOOD[:5], "mute.mkv", "sound.mkv", *GOOD[5:]]
     (tmp_path / "once").mkdir()
     run(config(videos, tmp_path / "once", names))
@@ -253,7 +265,7 @@ def test_modalities_added_later_give_the_dataset_that_making_all_at_once_gives(r
     assert contents(tmp_path / "data") == contents(tmp_path / "once/data")
 
 
-def test_adding_a_modality_leaves_the_other_files_and_the_readable_dataset_alone(ray_session, videos, tmp_path):
+def test_adding_a_modality_leaves_the_other_files_and_the_readable_dataset_alone(one_process, videos, tmp_path):
     run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb", "logmel"))))
     before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
     seen = []
@@ -269,7 +281,7 @@ def test_adding_a_modality_leaves_the_other_files_and_the_readable_dataset_alone
     assert {name.rsplit("/", 1)[-1] for name in changed} == {"flow.arrow", "done.json", "dataset.json"}
 
 
-def test_a_modality_that_is_not_asked_for_stays_with_the_settings_it_has(ray_session, videos, tmp_path):
+def test_a_modality_that_is_not_asked_for_stays_with_the_settings_it_has(one_process, videos, tmp_path):
     raw = replace(FEATURES, rgb=replace(FEATURES.rgb, codec="raw"), modalities=("rgb",))
     run(config(videos, tmp_path, GOOD, features=raw))
     run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("logmel",))))
@@ -278,19 +290,19 @@ def test_a_modality_that_is_not_asked_for_stays_with_the_settings_it_has(ray_ses
     assert info.features.rgb.codec == "raw"
 
 
-def test_other_sampling_is_refused_for_a_modality_added_later(ray_session, videos, tmp_path):
+def test_other_sampling_is_refused_for_a_modality_added_later(one_process, videos, tmp_path):
     run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb",))))
     other = FeatureSpec(rgb=RgbSpec(fps=5.0, fixed_size_px=(48, 64)), modalities=("flow",))
     with pytest.raises(ChangedDatasetError, match=r"rgb\.fps: 10\.0 -> 5\.0.*repeat the settings"):
         run(config(videos, tmp_path, GOOD, features=other))
 
 
-def test_a_modality_that_no_clip_has_is_said(ray_session, videos, tmp_path):
+def test_a_modality_that_no_clip_has_is_said(one_process, videos, tmp_path):
     _, lines = run(config(videos, tmp_path, ["mute.mkv"] * 1, clips_per_shard=1))
     assert "preprocess: warning: not one clip has logmel" in lines
 
 
-def test_a_clip_past_a_limit_is_tried_again_when_the_limit_is_another(ray_session, videos, tmp_path):
+def test_a_clip_past_a_limit_is_tried_again_when_the_limit_is_another(one_process, videos, tmp_path):
     short = DecodeLimits(max_duration_s=0.1)
     with pytest.raises(TooManyFailuresError, match="too-long"):
         run(config(videos, tmp_path, GOOD, limits=short))
@@ -300,7 +312,7 @@ def test_a_clip_past_a_limit_is_tried_again_when_the_limit_is_another(ray_sessio
     assert again.kept_shards == again.shards
 
 
-def test_spans_of_one_source_share_a_shard_whatever_their_order_in_the_manifest(ray_session, videos, tmp_path):
+def test_spans_of_one_source_share_a_shard_whatever_their_order_in_the_manifest(one_process, videos, tmp_path):
     text = "path,start,end,split,label\n" + "".join(
         f"{GOOD[i % 2]},{i * 0.04},{i * 0.04 + 0.1},train,a\n" for i in range(6)
     )
@@ -327,7 +339,7 @@ def test_a_gpu_is_asked_for_when_the_flow_wants_one_and_there_is_one(monkeypatch
 
 
 def test_a_shard_with_a_clip_to_try_again_is_not_touched_while_it_gets_a_modality(
-    ray_session, videos, tmp_path, monkeypatch
+    one_process, videos, tmp_path, monkeypatch
 ):
     run(config(videos, tmp_path, GOOD, features=replace(FEATURES, modalities=("rgb",))))
     before = {name: path.stat().st_mtime_ns for name, path in files_below(tmp_path / "data").items()}
