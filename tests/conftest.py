@@ -97,6 +97,14 @@ def ray_session(s3_socket: socket.socket) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Clips, and what a preprocessing job that nobody disturbs makes of them (`benchmarks.kills.Reference`)."""
+    from benchmarks.kills import make_reference
+
+    return make_reference(tmp_path_factory.mktemp("undisturbed"), clips=16, seconds=0.6)
+
+
+@pytest.fixture(scope="session")
 def media_fixtures() -> Path:
     """The folder of good, odd and broken media files beside the checkout."""
     if not (FIXTURES / "expected.json").is_file():

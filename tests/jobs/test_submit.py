@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import descendants
 from jobs.manifest import manifest
 from tests.media import ordinary_clip
 
@@ -24,6 +27,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +59,18 @@ def cluster() -> Iterator[tuple[str, dict[str, str]]]:
         )
         try:
             deadline = time.monotonic() + 120
-            while subprocess.run(
-                [RAY, "job", "list", f"--address=http://127.0.0.1:{dashboard}"],
-                env=environment,
-                capture_output=True,
-                check=False,
-            ).returncode:
+            while not answers(f"http://127.0.0.1:{dashboard}/api/jobs/"):
                 assert head.poll() is None, "ray start --head ended by itself"
                 assert time.monotonic() < deadline, "the job server did not come up"
-                time.sleep(1)
+                time.sleep(0.2)
             yield f"http://127.0.0.1:{dashboard}", environment
         finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            head.wait(timeout=60)
+            # Asked to end, `ray start --block` takes half a minute to take leave of its parts.
+            for process in descendants(head.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            head.kill()
+            head.wait()
 
 
 def submit(cluster: tuple[str, dict[str, str]], *command: str) -> subprocess.CompletedProcess[str]:
