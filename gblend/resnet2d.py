@@ -10,7 +10,8 @@ small      one 3x3 with stride 2, every stage with stride 2, maximum pooling: a 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gblend.config import ModelConfig, Residual
+from gblend.config import ModelConfig
+from gblend.model_config import Residual
 from gblend.resnet import EXPANSION, ResidualBlock, Trunk, initialise, stage_blocks
 
 Size = tuple[int, int]
