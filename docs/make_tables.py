@@ -19,6 +19,7 @@ from schemas.ledger import LEDGER_COLUMNS, REASONS
 from schemas.logmel import LogmelNumbers
 from schemas.manifest import IDENTITY_COLUMNS
 from schemas.shards import FLOW_COLUMNS, LOGMEL_COLUMNS, PRESENCE_COLUMNS, RGB_COLUMNS
+from schemas.tensor import TensorSpec, tensor_columns
 
 PAGE = Path(__file__).with_name("data.md")
 
@@ -80,6 +81,8 @@ TABLES = {
     "rgb-spec": lambda: of_dataclass(RgbSpec, defaults=True),
     "flow-spec": lambda: of_dataclass(FlowSpec, defaults=True),
     "logmel-numbers": lambda: of_dataclass(LogmelNumbers, defaults=True),
+    "tensor": lambda: of_columns(tensor_columns("pose")),
+    "tensor-spec": lambda: of_dataclass(TensorSpec, defaults=False),
     "limits": lambda: of_dataclass(DecodeLimits, defaults=True),
 }
 

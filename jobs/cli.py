@@ -25,6 +25,7 @@ Flat = Annotated[Config, tyro.conf.arg(name="")]
 JOBS = {
     "manifest": "annotations and a video root to a clip manifest",
     "preprocess": "clip manifest to training shards",
+    "column": "tensors of your own to a modality of a dataset",
     "train": "one run of one method",
     "compare": "methods x seeds to a table and a report",
     "report": "runs to one HTML page",

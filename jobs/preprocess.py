@@ -74,6 +74,8 @@ def preprocess(
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))
     print(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")
     print("of these, " + ", ".join(f"{count} have {modality}" for modality, count in made.present.items()))
+    for name in made.lost_columns:
+        print(f"column {name} is not in shards made now: add it again with `gblend column --name {name}`")
     return made.out
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from pipelines.column import columns_of, kept_columns
 from pipelines.manifest import Manifest
 from pipelines.plan import ShardPlan
 from pipelines.settings import PreprocessConfig, PreprocessSummary
@@ -86,10 +87,11 @@ def conclude(
                     f"none of the {len(status)} clips of split {split!r} could be stored ({why}); "
                     f"every clip's reason is in {store.path(LEDGER_FILE)}"
                 )
+    columns = kept_columns(store, tally.done)
     present = {
         split: {
             modality: sum(tally.done[plan.name].present[modality] for plan in plans if plan.split == split)
-            for modality in features.modalities
+            for modality in (*features.modalities, *columns)
         }
         for split in counts
     }
@@ -105,6 +107,7 @@ def conclude(
         counts=counts,
         present=present,
         versions=_versions(tally.done.values()),
+        columns=columns,
     )
     store.write(DATASET_FILE, info.dumps().encode())
     return PreprocessSummary(
@@ -113,6 +116,7 @@ def conclude(
         failed=failed,
         reasons=dict(tally.reasons),
         present={modality: sum(split[modality] for split in present.values()) for modality in features.modalities},
+        lost_columns=tuple(sorted(columns_of(tally.done) - set(columns))),
         shards=len(plans),
         kept_shards=kept,
         wall_s=wall_s,

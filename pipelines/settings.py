@@ -52,6 +52,8 @@ class PreprocessSummary:
     """Failed clips by reason."""
     present: dict[Modality, int]
     """Clips that have a modality, by modality of the dataset."""
+    lost_columns: tuple[str, ...]
+    """Modalities of the user's own that only some of the shards still hold: the dataset is without them."""
     shards: int
     """Shards of the dataset."""
     kept_shards: int

@@ -128,7 +128,7 @@ def _add(store: Store, name: str, modalities: tuple[Modality, ...], done: ShardD
     files = [feature_file(modality) for modality in modalities]
     if any(file in done.sizes for file in files):
         # A file that is about to be replaced must not be taken for the finished one should this be the last we do.
-        done = _without(done, modalities)
+        done = without(done, modalities)
         store.write(f"{name}/{DONE_FILE}", done.dumps().encode())
     with store.publish([f"{name}/{file}" for file in files]) as paths:
         with ExitStack() as stack:
@@ -153,7 +153,7 @@ def _add(store: Store, name: str, modalities: tuple[Modality, ...], done: ShardD
     store.write(f"{name}/{DONE_FILE}", done.dumps().encode())
 
 
-def _without(done: ShardDone, modalities: tuple[Modality, ...]) -> ShardDone:
+def without(done: ShardDone, modalities: tuple[str, ...]) -> ShardDone:
     """A shard's document without some modalities."""
     gone = {*modalities, *map(feature_file, modalities)}
 

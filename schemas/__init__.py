@@ -8,6 +8,7 @@ from schemas.logmel import LogmelNumbers
 from schemas.manifest import SPLITS, make_clip_id, manifest_schema
 from schemas.shards import clips_schema, feature_schema
 from schemas.task import Task, decode_tasks
+from schemas.tensor import TensorSpec, tensor_schema
 
 __all__ = [
     "LEDGER_SCHEMA",
@@ -23,6 +24,7 @@ __all__ = [
     "ShardDone",
     "ShardEntry",
     "Task",
+    "TensorSpec",
     "clips_schema",
     "decode_tasks",
     "feature_file",
@@ -31,4 +33,5 @@ __all__ = [
     "manifest_schema",
     "require_schema",
     "shard_name",
+    "tensor_schema",
 ]

@@ -5,11 +5,12 @@ written last of all.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from schemas.features import FORMAT_VERSION, FeatureSpec, Modality
+from schemas.features import FORMAT_VERSION, FeatureSpec
 from schemas.task import Task, tasks_from_json
+from schemas.tensor import TensorSpec
 
 DATASET_FILE = "dataset.json"
 LEDGER_FILE = "ledger.parquet"
@@ -18,8 +19,8 @@ CLIPS_FILE = "clips.arrow"
 SHARD_LEDGER_FILE = "ledger.arrow"
 
 
-def feature_file(modality: Modality) -> str:
-    """File name of a modality inside a shard.
+def feature_file(modality: str) -> str:
+    """File name of a modality, a user's own too, inside a shard.
 
     >>> feature_file("rgb")
     'rgb.arrow'
@@ -110,12 +111,16 @@ class DatasetInfo:
     """Per split and modality, how many clips have it."""
     versions: dict[str, str]
     """Versions of the libraries that decide the stored values; several where shards were made with several."""
+    columns: dict[str, TensorSpec] = field(default_factory=dict)
+    """Modalities of the user's own, by name (`gblend column`)."""
     format_version: int = FORMAT_VERSION
     """Layout version."""
 
     def dumps(self) -> str:
         """Deterministic JSON."""
         values = {**asdict(self), "features": self.features.without_places().to_json()}
+        if not self.columns:
+            del values["columns"]
         return json.dumps(values, sort_keys=True, indent=1) + "\n"
 
     @classmethod
@@ -141,12 +146,18 @@ class DatasetInfo:
                 counts=values["counts"],
                 present=values["present"],
                 versions=values["versions"],
+                columns={name: TensorSpec.from_json(spec) for name, spec in values.get("columns", {}).items()},
             )
         except KeyError as error:
             raise ValueError(f"{what} lacks {error}; rerun `gblend preprocess`") from None
         except (TypeError, ValueError, AttributeError) as error:
             # TypeError: an entry has keys that its dataclass does not have, or lacks some.
             raise ValueError(f"{what} is not as this version writes it ({error}); rerun `gblend preprocess`") from None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All that is stored of clips: the known modalities, then the user's own by name."""
+        return (*self.features.modalities, *sorted(self.columns))
 
     def require_split(self, split: str) -> tuple[ShardEntry, ...]:
         """The split's shards; an empty split is an error."""
