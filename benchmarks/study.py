@@ -6,6 +6,7 @@ Every data set is a cell. In each, every variant below is trained with every rat
 variant and leading way of predicting the rate with the best mean accuracy on ``val`` is chosen, and the other seeds are
 trained with it. ``test`` is read once, for the chosen rates. All with one recipe: `jobs.recipes.small_cpu` with four
 frames a window. Stopped and started again, it goes on; the tables come at the end and with ``--tables`` at once.
+Cells of other lengths of training are asked for one by one (``--epochs``).
 
 With Adam the sum of the loss weights does not matter: it divides a gradient by its own size. So sums are studied apart,
 with ``--optimizer sgd``.
@@ -48,28 +49,21 @@ class Variant:
     """Times the epochs of the others."""
 
 
-CAREFUL = {
-    "probe_end": "best-v",
-    "overfitting_floor": "standard-error",
-    "shrinkage": 0.5,
-    "fused_floor": 0.2,
-}
-"""Rules against noise, set beforehand: one setting was tried."""
+ROBUST = {"probe_end": "best-v", "overfitting_floor": "standard-error", "shrinkage": "noise"}
+"""Rules against noise, set beforehand."""
 
 VARIANTS = {
     "naive": Variant(method="naive"),
-    "dropout": Variant(method="dropout"),
     "pretrain": Variant(method="pretrain"),
     "equal": Variant(method="equal"),
     "offline": Variant(method="offline"),
-    "offline accuracy": Variant(method="offline", blend={"measure": "accuracy"}),
-    "offline careful": Variant(method="offline", blend=CAREFUL),
+    "offline, robust": Variant(method="offline", blend=ROBUST),
     "online": Variant(method="online"),
-    "online careful": Variant(method="online", blend={**CAREFUL, "smoothing": 0.5}),
+    "online, robust": Variant(method="online", blend=ROBUST),
     "naive x3": Variant(method="naive", longer=3),
     "equal x3": Variant(method="equal", longer=3),
 }
-"""Beside the single modalities; all with the sum of weights 1."""
+"""Beside the single modalities, all with the sum of weights 1; the last two cost what online does."""
 
 SUMS = {
     "naive": Variant(method="naive"),
@@ -80,7 +74,7 @@ SUMS = {
 }
 """With SGD."""
 
-RATES = {"adamw": (1e-3, 3e-3, 1e-2), "sgd": (0.03, 0.1, 0.3)}
+RATES = {"adamw": (3e-3, 1e-2), "sgd": (0.03, 0.1, 0.3)}
 
 LEADERS = {FUSED: (FUSED, "refit", "best-head"), "stack": ("mean", "stack")}
 """Ways that share a rate: chosen for the first of them by name."""
@@ -97,6 +91,8 @@ class Job:
     seed: int
     wanted: tuple[tuple[str, float], ...]
     """Variant and rate."""
+    without: tuple[str, ...]
+    """Variants left out."""
 
 
 def config_of(variant: Variant, job: Job, rate: float) -> TrainConfig:
@@ -117,15 +113,17 @@ def config_of(variant: Variant, job: Job, rate: float) -> TrainConfig:
     )
 
 
-def variants_of(optimizer: str) -> dict[str, Variant]:
+def variants_of(cell: "Cell | Job") -> dict[str, Variant]:
     """All that are trained, single modalities first."""
     single = {f"uni:{name}": Variant(method=f"uni:{name}") for name in ("rgb", "logmel")}
-    return {**single, **(VARIANTS if optimizer == "adamw" else SUMS)}
+    every = {**single, **(VARIANTS if cell.optimizer == "adamw" else SUMS)}
+    return {name: variant for name, variant in every.items() if name not in cell.without}
 
 
-def place(out: str, data: str, optimizer: str, variant: str, rate: float, seed: int) -> Path:
+def place(cell: "Cell | Job", variant: str, rate: float, seed: int) -> Path:
     """Run directory."""
-    return Path(out) / "runs" / cell_name(data) / optimizer / f"{rate:g}" / f"{variant.replace(' ', '-')}-s{seed}"
+    cell_place = Path(cell.out) / "runs" / f"{cell_name(cell.data)}-{cell.optimizer}-{cell.epochs}"
+    return cell_place / f"{rate:g}" / f"{variant.replace(', ', '-').replace(' ', '-')}-s{seed}"
 
 
 def cell_name(data: str) -> str:
@@ -141,17 +139,17 @@ def cell_name(data: str) -> str:
 def work(job: Job) -> None:
     """Train what is not trained yet."""
     torch.set_num_threads(1)
-    variants = variants_of(job.optimizer)
+    variants = variants_of(job)
     loaded = load_run_data(job.data, config_of(variants["naive"], job, 0.1))
     for name, rate in job.wanted:
         variant = variants[name]
         config = config_of(variant, job, rate)
         spec = RunSpec(method=variant.method, seed=job.seed)
         needed = {
-            head: str(place(job.out, job.data, job.optimizer, other.method, rate, job.seed))
+            head: str(place(job, other.method, rate, job.seed))
             for head, other in needed_runs(spec, loaded.modalities, config).items()
         }
-        where = place(job.out, job.data, job.optimizer, name, rate, job.seed)
+        where = place(job, name, rate, job.seed)
         if (where / "result.json").exists():
             continue
         started_s = time.process_time()
@@ -168,12 +166,15 @@ class Cell:
     data: str
     out: str
     optimizer: str
+    epochs: int
     seeds: tuple[int, ...]
     grid_seeds: tuple[int, ...]
+    without: tuple[str, ...]
+    """Variants left out."""
 
     def result(self, variant: str, rate: float, seed: int) -> RunResult:
         """Of a finished run."""
-        where = place(self.out, self.data, self.optimizer, variant, rate, seed)
+        where = place(self, variant, rate, seed)
         return run_result(read_json(str(where / "result.json")))
 
     def rate(self, variant: str, way: str) -> float:
@@ -200,10 +201,7 @@ class Cell:
         """Per seed, of finished runs, each at its own rate."""
         found = []
         for seed in self.seeds:
-            runs = {
-                name: str(place(self.out, self.data, self.optimizer, name, self.rate(name, FUSED), seed))
-                for name in members
-            }
+            runs = {name: str(place(self, name, self.rate(name, FUSED), seed)) for name in members}
             found.append(join_runs(runs).predictions.scores[split][way].accuracy)
         return found
 
@@ -211,7 +209,7 @@ class Cell:
         """Branch epochs and CPU seconds of one run by itself, means over the seeds."""
         rate = self.rate(variant, way)
         results = [self.result(variant, rate, seed) for seed in self.seeds]
-        places = [place(self.out, self.data, self.optimizer, variant, rate, seed) for seed in self.seeds]
+        places = [place(self, variant, rate, seed) for seed in self.seeds]
         cpu_s = [json.loads((where / "cpu.json").read_text()) for where in places]
         return statistics.mean(r.branch_epochs for r in results), statistics.mean(cpu_s)
 
@@ -229,14 +227,14 @@ def ways_of(variant: Variant) -> tuple[str, ...]:
     return (FUSED, "refit", "best-head", "mean", "stack") if variant.method in BLENDS else (FUSED,)
 
 
-def wanted_first(optimizer: str) -> tuple[tuple[str, float], ...]:
+def wanted_first(cell: Cell) -> tuple[tuple[str, float], ...]:
     """The grid, what others build on first."""
-    return tuple((name, rate) for rate in RATES[optimizer] for name in variants_of(optimizer))
+    return tuple((name, rate) for rate in RATES[cell.optimizer] for name in variants_of(cell))
 
 
 def wanted_later(cell: Cell) -> tuple[tuple[str, float], ...]:
     """Chosen rates, and at each the runs that others build on."""
-    variants = variants_of(cell.optimizer)
+    variants = variants_of(cell)
     chosen = {(name, rate) for name in variants for rate in cell.rates(name)}
     builders = {rate for name, rate in chosen if variants[name].method in ("offline", "pretrain")}
     chosen |= {(name, rate) for rate in builders for name in ("uni:rgb", "uni:logmel", "naive")}
@@ -246,7 +244,7 @@ def wanted_later(cell: Cell) -> tuple[tuple[str, float], ...]:
 
 def rows_of(cell: Cell) -> list[dict[str, Any]]:
     """Every variant by every way: test accuracy, differences paired by seed, cost."""
-    variants = variants_of(cell.optimizer)
+    variants = variants_of(cell)
     single = max(("uni:rgb", "uni:logmel"), key=lambda name: statistics.mean(cell.accuracy(name, FUSED, "val")))
     best = cell.accuracy(single, FUSED, "test")
     equal = {way: cell.accuracy("equal", way, "test") for way in ways_of(variants["equal"])}
@@ -327,12 +325,12 @@ def spread(values: Sequence[float], *, signed: bool = False) -> str:
 def estimates(cell: Cell) -> str:
     """Weights of the estimating variants, and how much of them chance moves."""
     lines = []
-    for name, variant in variants_of(cell.optimizer).items():
+    for name, variant in variants_of(cell).items():
         if variant.method not in ("offline", "online"):
             continue
         rate = cell.rate(name, FUSED)
         for seed in cell.seeds:
-            where = place(cell.out, cell.data, cell.optimizer, name, rate, seed)
+            where = place(cell, name, rate, seed)
             for record in read_lines(str(where / "weights.jsonl")):
                 weights = " ".join(f"{weight:.2f}" for weight in record["weights"])
                 lines.append([name, seed, record["epoch"], weights, record["weights_moved"]])
@@ -356,6 +354,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--grid-seeds", type=int, default=2)
+    parser.add_argument("--without", nargs="*", default=[], help="variants to leave out")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--tables", action="store_true", help="train nothing")
     given = parser.parse_args()
@@ -365,14 +364,16 @@ def main() -> int:
             data=data,
             out=given.out,
             optimizer=given.optimizer,
+            epochs=given.epochs,
             seeds=seeds,
             grid_seeds=seeds[: given.grid_seeds],
+            without=tuple(given.without),
         )
         for data in given.data
     ]
     for cell in [] if given.tables else cells:
         for seeds_now, later in ((cell.grid_seeds, False), (cell.seeds[given.grid_seeds :], True)):
-            wanted = wanted_later(cell) if later else wanted_first(cell.optimizer)
+            wanted = wanted_later(cell) if later else wanted_first(cell)
             jobs = [
                 Job(
                     data=cell.data,
@@ -381,13 +382,14 @@ def main() -> int:
                     epochs=given.epochs,
                     seed=seed,
                     wanted=tuple(item for item in wanted if item[1] == rate),
+                    without=cell.without,
                 )
                 for seed in seeds_now
                 for rate in RATES[cell.optimizer]
             ]
             run_all(jobs, given.processes)
     rows = [row for cell in cells for row in rows_of(cell)]
-    (Path(given.out) / f"{given.optimizer}.json").write_text(json.dumps(rows, indent=1))
+    (Path(given.out) / f"{given.optimizer}-{given.epochs}.json").write_text(json.dumps(rows, indent=1))
     print("\n\n".join(estimates(cell) for cell in cells))
     print()
     print(to_text(rows))

@@ -29,8 +29,9 @@ class BlendConfig:
     """``none`` is the paper. ``standard-error`` takes G minus its standard error for G."""
     overfitting_floor: Literal["none", "standard-error"] = "none"
     """``none`` is the paper. ``standard-error`` replaces O^2 by max(O^2, SE^2)."""
-    shrinkage: float = 0.0
-    """Share s of equal weights in the weights: (1 - s) w + s / (k + 1). 0 is the paper."""
+    shrinkage: float | Literal["noise"] = 0.0
+    """Share s of equal weights in the weights: (1 - s) w + s / (k + 1). 0 is the paper. ``noise``: the share of the
+    weights' distance to equal weights that the choice of V and T' alone explains (`gblend.rules.noise_share`)."""
     smoothing: float = 0.0
     """Share of the previous estimate's final weights in the weights of ``online`` and ``tracked``. 0 is the paper."""
     weight_cap: float = 1.0
@@ -63,7 +64,9 @@ class BlendConfig:
             require(getattr(self, name) >= least, f"blend.{name}", f"at least {least}", getattr(self, name))
         valid = all(0.0 <= weight < math.inf for weight in self.fixed_weights)
         require(valid, "blend.fixed_weights", "finite and not negative", list(self.fixed_weights))
-        require(0.0 <= self.shrinkage <= 1.0, "blend.shrinkage", "in [0, 1]", self.shrinkage)
+        share = 0.0 if self.shrinkage == "noise" else self.shrinkage
+        valid = not isinstance(share, str) and 0.0 <= share <= 1.0
+        require(valid, "blend.shrinkage", "in [0, 1], or noise", self.shrinkage)
         require(0.0 <= self.smoothing < 1.0, "blend.smoothing", "in [0, 1)", self.smoothing)
         require(0.0 < self.weight_cap <= 1.0, "blend.weight_cap", "in (0, 1]", self.weight_cap)
         require(0.0 <= self.fused_floor < 1.0, "blend.fused_floor", "in [0, 1)", self.fused_floor)

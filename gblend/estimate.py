@@ -7,17 +7,17 @@ and G in closed form and those of the weights by the bootstrap.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from gblend.bootstrap import RESAMPLES, resample_means
 from gblend.config import BlendConfig
 from gblend.measure import HeadLosses
 from gblend.ogr import LossPair, blend_weights, measured, weights_of, without_rounding
 from gblend.records import EstimateRecord
-from gblend.rules import apply_rules
+from gblend.rules import apply_rules, noise_share
 
 ENDS = ("start_train", "start_valid", "end_train", "end_valid")
 """The four sets of losses of a probe."""
@@ -123,8 +123,12 @@ def estimate(
         overfitting_se=overfitting_se if config.overfitting_floor == "standard-error" else None,
     )
     alive = measured(found.generalization, found.overfitting)
-    ruled = apply_rules(found.weights, config, alive=alive, previous=previous)
-    resampled = _resampled_weights(changes, config, rounding=found.rounding, previous=previous, epoch=epoch)
+    resamples = _resampled_weights(changes, config, rounding=found.rounding, epoch=epoch)
+    rules = config
+    if config.shrinkage == "noise":
+        rules = replace(config, shrinkage=noise_share(found.weights, resamples.weights, alive))
+    ruled = apply_rules(found.weights, rules, alive=alive, previous=previous)
+    resampled = apply_rules(resamples.weights, rules, alive=resamples.alive, previous=previous).weights
     moved = float(0.5 * np.abs(resampled - ruled.weights).sum(axis=1).mean())
     low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
     clips = [int(probe.start_valid.counted.sum()) for probe in probes.values()]
@@ -149,6 +153,7 @@ def estimate(
         weights_low=tuple(low.tolist()),
         weights_high=tuple(high.tolist()),
         weights_moved=moved,
+        shrinkage=float(rules.shrinkage),
         loss_total=config.total(len(heads)),
         reason="; ".join([*([found.reason] if found.reason else []), *ruled.reasons]),
         warnings=_warnings(heads, clips, moved),
@@ -199,15 +204,22 @@ class _Changes:
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Resamples:
+    """What the formula gives for every resample, before any rule."""
+
+    weights: Float[np.ndarray, "resamples heads"]
+    alive: Bool[np.ndarray, "resamples heads"]
+
+
 def _resampled_weights(
     changes: Mapping[str, _Changes],
     config: BlendConfig,
     *,
     rounding: np.ndarray,
-    previous: Sequence[float],
     epoch: int,
-) -> Float[np.ndarray, "resamples heads"]:
-    """Final weights from every resample of V and T', by the same steps as from the clips as they are."""
+) -> _Resamples:
+    """Weights from every resample of V and T', by the same formula as from the clips as they are."""
     rng = np.random.default_rng((BOOTSTRAP_STREAM, config.holdout_seed, epoch))
     valid, train = (
         resample_means(changes[part].values, changes[part].counted, rng=rng, resamples=RESAMPLES)
@@ -224,8 +236,7 @@ def _resampled_weights(
         generalization_se=np.sqrt(valid.squared_se) if discounted else None,
         overfitting_se=np.sqrt(valid.squared_se + train.squared_se) if floored else None,
     )
-    alive = measured(generalization, overfitting)
-    return apply_rules(weights, config, alive=alive, previous=previous).weights
+    return _Resamples(weights=weights, alive=measured(generalization, overfitting))
 
 
 def _warnings(heads: Sequence[str], clips: Sequence[int], moved: float) -> tuple[str, ...]:

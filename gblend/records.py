@@ -99,6 +99,8 @@ class EstimateRecord:
     """Final weights of the estimate before, where ``smoothing`` mixes them in; else empty."""
     weights: tuple[float, ...]
     """Sum 1."""
+    shrinkage: float = 0.0
+    """Share of equal weights that was mixed into them."""
     weights_se: tuple[float, ...]
     """Standard error of the weights: their standard deviation over resamples of V and T'. The ends of the probes and
     ``previous_weights`` are taken as given."""

@@ -45,17 +45,19 @@ def apply_rules(
 
     Args:
         weights: What the formula gives.
-        config: Which rules, and how strong.
+        config: Which rules, and how strong; its ``shrinkage`` as a number.
         alive: Heads whose losses are finite; when none is, all count as such.
         previous: Final weights of the run's previous estimate; empty at the first, which is not smoothed.
     """
+    assert not isinstance(config.shrinkage, str), "the share is known only where weights are estimated"
+    share = config.shrinkage
     alive = alive | ~alive.any(axis=-1, keepdims=True)
     reasons = []
     for asked, reason, rule in (
         (
-            config.shrinkage > 0,
-            f"shrunk to equal weights by {config.shrinkage:g}",
-            lambda w: shrink(w, config.shrinkage, alive),
+            share > 0,
+            f"shrunk to equal weights by {share:.2g}",
+            lambda w: shrink(w, share, alive),
         ),
         (
             config.smoothing > 0 and len(previous) > 0,
@@ -74,6 +76,24 @@ def apply_rules(
             if np.abs(weights - before).max() > CHANGED:
                 reasons.append(reason)
     return Ruled(weights=weights, reasons=tuple(reasons))
+
+
+def noise_share(weights: Float[np.ndarray, " heads"], resampled: Weights, alive: Bool[np.ndarray, " heads"]) -> float:
+    """How much of the weights' distance to equal weights is noise: the mean squared distance between resampled and
+    measured weights over the squared distance between measured and equal ones, at most 1.
+
+    It is the share that the positive-part James-Stein rule shrinks by: with few clips the weights end up equal, with
+    many they stay as they are.
+
+    >>> measured = np.array([0.8, 0.2])
+    >>> noise_share(measured, np.array([[0.9, 0.1], [0.7, 0.3]]), np.array([True, True]))  # .02 over .18
+    0.111...
+    >>> noise_share(measured, np.array([[1.0, 0.0], [0.2, 0.8]]), np.array([True, True]))
+    1.0
+    """
+    distance = float(np.square(weights - alive / max(1, alive.sum())).sum())
+    noise = float(np.square(resampled - weights).sum(axis=-1).mean())
+    return 1.0 if noise >= distance else noise / distance
 
 
 def shrink(weights: Weights, share: float, alive: Alive) -> Weights:

@@ -282,6 +282,26 @@ def test_rules_on_weights_come_after_the_formula_and_are_named_after_its_reasons
     assert found.previous_weights == (0.0, 1.0)
 
 
+def test_shrinking_by_the_noise_leaves_few_clips_equal_weights_and_many_their_own():
+    def found(clips: int):
+        probes = {"rgb": noisy(0, gain=0.05, clips=clips), "fused": noisy(1, gain=0.1, clips=clips)}
+        return run(probes, BlendConfig(shrinkage="noise"))
+
+    few, many = found(6), found(20_000)
+    assert few.shrinkage > 0.25
+    assert abs(few.weights[0] - 0.5) < 0.75 * abs(few.raw_weights[0] - 0.5)
+    assert many.shrinkage < 0.01
+    np.testing.assert_allclose(many.weights, many.raw_weights, atol=0.005)
+
+
+def test_the_recorded_share_gives_the_weights_by_hand():
+    found = run({"rgb": noisy(0), "fused": noisy(1, gain=0.9)}, BlendConfig(shrinkage="noise"))
+    by_hand = (1 - found.shrinkage) * np.array(found.raw_weights) + found.shrinkage / 2
+    assert 0 < found.shrinkage < 1
+    np.testing.assert_allclose(found.weights, by_hand)
+    assert "shrunk to equal weights by" in found.reason
+
+
 def test_without_smoothing_the_previous_weights_do_not_matter():
     probes = {"rgb": noisy(0), "fused": noisy(1)}
     assert run(probes, previous=(0.0, 1.0)) == run(probes)
