@@ -1,4 +1,4 @@
-"""Runs and their directories: the estimator leaves the run alone, probes are the baselines, documents are complete."""
+"""Runs of every method do what the method says: what they train, with which weights, at which cost."""
 
 import json
 from dataclasses import replace
@@ -8,76 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from gblend import probes as probes_module
 from gblend.config import BlendConfig, OptimConfig
 from gblend.inputs import to_inputs
 from gblend.measure import measure
-from gblend.methods import RunSpec, check_methods, with_needed
+from gblend.methods import RunSpec, check_methods
 from gblend.model import make_model
-from gblend.outputs import join_outputs, load_outputs
-from gblend.predictions import score_predictions
 from gblend.records import (
     EpochRecord,
     HeadScore,
     epoch_record,
     estimate_record,
-    read_json,
     read_lines,
-    run_result,
-    to_json,
 )
 from gblend.run_files import load_checkpoint
 from gblend.runner import Runner
 from gblend.training import Training, best_epoch
+from tests.gblend.carried import (
+    assert_same_bits,
+    carry_out,
+    carry_out_offline,
+    carry_out_single,
+    estimates_of,
+    history_of,
+    parameters,
+)
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
-
-
-def carry_out(directory: Path, method: str, *, config=None, probes=None, seed: int = 0, data=None):
-    runner = Runner(data=data or tiny_data(), config=config or tiny_config(), data_path="memory")
-    return runner.run(RunSpec(method=method, seed=seed), str(directory), probes)
-
-
-def carry_out_offline(root: Path, config=None):
-    runs = with_needed([RunSpec(method="offline", seed=0)], MODALITIES, config or tiny_config())
-    for run in runs[:-1]:
-        carry_out(root / run.name, run.method, config=config)
-    probes = dict(zip((*MODALITIES, "fused"), (str(root / run.name) for run in runs), strict=False))
-    carry_out(root / "offline", "offline", config=config, probes=probes)
-    return estimate_record(read_lines(str(root / "offline" / "weights.jsonl"))[0])
-
-
-def parameters(directory: Path) -> dict[str, torch.Tensor]:
-    return torch.load(directory / "checkpoint.pt", weights_only=True)
-
-
-def assert_same_bits(left: Path, right: Path) -> None:
-    one, other = parameters(left), parameters(right)
-    assert one.keys() == other.keys()
-    for name, values in one.items():
-        assert torch.equal(values, other[name]), name
-
-
-def test_weights_given_by_hand_give_the_same_bits_as_the_offline_run_that_estimated_them(tmp_path):
-    found = carry_out_offline(tmp_path)
-    by_hand = tiny_config(blend=BlendConfig(fixed_weights=found.weights))
-    carry_out(tmp_path / "fixed", "fixed", config=by_hand)
-    assert_same_bits(tmp_path / "offline", tmp_path / "fixed")
-
-
-def test_online_probes_leave_no_trace_in_the_run(tmp_path, monkeypatch):
-    carry_out(tmp_path / "online", "online")
-    recorded = {
-        record.epoch: dict(zip(record.heads, record.weights, strict=True))
-        for record in map(estimate_record, read_lines(str(tmp_path / "online" / "weights.jsonl")))
-    }
-    assert list(recorded) == [0, 2]
-
-    def by_hand(self, ahead):
-        return recorded[ahead.start_epoch]
-
-    monkeypatch.setattr(Training, "weights_for", by_hand)
-    carry_out(tmp_path / "by-hand", "online")
-    assert_same_bits(tmp_path / "online", tmp_path / "by-hand")
 
 
 def test_global_random_state_is_left_as_it_was(tmp_path):
@@ -94,30 +49,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
     assert not torch.equal(
         parameters(tmp_path / "a")["heads.rgb.weight"], parameters(tmp_path / "c")["heads.rgb.weight"]
     )
-
-
-def test_a_full_length_online_probe_equals_the_single_modality_run_but_for_its_random_stream(tmp_path, monkeypatch):
-    """Offline's probes are the baselines; an online probe over all epochs is the same training."""
-    config = tiny_config(blend=BlendConfig(first_epochs=3))
-    train = probes_module.train_together
-    monkeypatch.setattr(probes_module, "train_together", lambda *args, **kw: train(*args, **{**kw, "stream": 0}))
-    offline = carry_out_offline(tmp_path, config)
-    carry_out(tmp_path / "online", "online", config=config)
-    online = estimate_record(read_lines(str(tmp_path / "online" / "weights.jsonl"))[0])
-    assert online.weights == offline.weights
-    assert online.end_valid == offline.end_valid
-
-
-def test_the_weights_document_holds_all_that_is_needed_to_redo_the_weights(tmp_path):
-    found = carry_out_offline(tmp_path)
-    start, end = (np.subtract(getattr(found, f"{e}_valid"), getattr(found, f"{e}_train")) for e in ("start", "end"))
-    generalization = np.subtract(found.start_valid, found.end_valid)
-    np.testing.assert_allclose(found.generalization, generalization, atol=1e-12)
-    np.testing.assert_allclose(found.overfitting, end - start, atol=1e-12)
-    score = np.maximum(generalization, 0) / (end - start) ** 2
-    np.testing.assert_allclose(found.weights, score / score.sum(), rtol=1e-9)
-    assert found.heads == (*MODALITIES, "fused")
-    assert all(se > 0 for se in found.overfitting_se)
 
 
 @pytest.mark.parametrize("method", ["online", "tracked", "uncertainty", "early-stop", "ogm-ge", "dropout"])
@@ -142,64 +73,11 @@ def test_no_method_trains_on_the_held_out_clips(tmp_path, method):
     assert all(entropy is None for _, entropy in drawn)  # only ever measured: central windows
 
 
-def test_history_has_every_head_at_every_epoch(tmp_path):
-    carry_out(tmp_path / "equal", "equal")
-    history = [epoch_record(line) for line in read_lines(str(tmp_path / "equal" / "history.jsonl"))]
-    assert [record.epoch for record in history] == [0, 1, 2, 3]
-    for record in history:
-        assert list(record.train) == list(record.heldout) == [*MODALITIES, "fused"]
-        assert all(score.count == 9 for score in (*record.train.values(), *record.heldout.values()))
-
-
 def test_training_lowers_the_training_loss_of_every_head(tmp_path):
     carry_out(tmp_path / "equal", "equal", config=tiny_config(epochs=8))
     history = [epoch_record(line) for line in read_lines(str(tmp_path / "equal" / "history.jsonl"))]
     for head in (*MODALITIES, "fused"):
         assert history[-1].train[head].loss_nats < history[0].train[head].loss_nats
-
-
-def test_the_checkpoint_holds_the_network_that_was_scored(tmp_path):
-    result = carry_out(tmp_path / "equal", "equal")
-    model = make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=99)
-    load_checkpoint(model, str(tmp_path / "equal" / "checkpoint.pt"))
-    data = tiny_data()
-    scores = measure(model, data.splits["test"], spec=data.spec)
-    for head, losses in scores.items():
-        assert losses.score() == result.scores["test"][head]
-
-
-def test_predictions_of_a_run_can_be_scored_again_from_its_files(tmp_path):
-    result = carry_out(tmp_path / "equal", "equal")
-    kept = load_outputs(str(tmp_path / "equal" / "predictions.npz"))
-    assert list(kept) == ["heldout", "val", "test"]
-    splits = {split: kept[split] for split in ("val", "test")}
-    again = score_predictions(kept["heldout"], splits)
-    for split, ways in again.scores.items():
-        assert ways == {way: score for way, score in result.predictions.scores[split].items() if way != "refit"}
-    assert again.stack_weights == result.predictions.stack_weights
-    assert list(result.predictions.scores["test"]) == ["fused", "best-head", "mean", "stack", "refit"]
-    assert result.predictions.scores["test"]["fused"] == result.scores["test"]["fused"]
-    assert run_result(read_json(str(tmp_path / "equal" / "result.json"))) == result
-
-
-def test_a_result_without_predictions_can_still_be_read(tmp_path):
-    """Of one head, or written before heads were joined."""
-    result = carry_out(tmp_path / "uni", "uni:rgb")
-    assert result.predictions is None
-    values = to_json(result)
-    del values["predictions"]
-    assert run_result(values) == result
-
-
-def test_probes_are_kept_so_that_their_ensemble_needs_no_network(tmp_path):
-    carry_out_offline(tmp_path)
-    names = [f"uni-{name}-s0" for name in MODALITIES]
-    kept = {name: load_outputs(str(tmp_path / name / "predictions.npz")) for name in [*names, "naive-s0"]}
-    for chosen in (names, [*names, "naive-s0"]):
-        valid, test = (join_outputs({name: kept[name][split] for name in chosen}) for split in ("heldout", "test"))
-        found = score_predictions(valid, {"test": test})
-        assert len(found.stack_weights) == len(chosen)
-        assert found.scores["test"]["stack"].count == 7
 
 
 def test_loss_weights_add_up_to_the_number_of_heads_where_asked(tmp_path):
@@ -228,31 +106,6 @@ def test_an_offline_probe_ends_with_the_best_epoch_on_v_where_asked(tmp_path, me
         assert (found.end_epochs[at], found.end_valid[at]) == (best, pytest.approx(values[best]))
 
 
-def test_an_online_probe_measures_every_epoch_only_where_its_end_is_chosen(tmp_path, monkeypatch):
-    """Two probe epochs, then one, of each of four heads; where a probe starts, the run has been measured anyway."""
-    measured = []
-    measure_both = probes_module.measure_both
-    monkeypatch.setattr(probes_module, "measure_both", lambda *args: measured.append(args) or measure_both(*args))
-    counts = {}
-    for end in ("last", "best-v"):
-        measured.clear()
-        blend = BlendConfig(first_epochs=2, next_epochs=1, probe_end=end)
-        carry_out(tmp_path / end, "online", config=tiny_config(blend=blend))
-        counts[end] = len(measured)
-        first, second = estimates_of(tmp_path / end)
-        assert set(first.end_epochs) <= ({2} if end == "last" else {1, 2})
-        assert set(second.end_epochs) == {1}
-    assert counts == {"last": 4 * (1 + 1), "best-v": 4 * (2 + 1)}
-
-
-def test_smoothing_keeps_a_share_of_the_weights_of_the_super_epoch_before(tmp_path):
-    blend = BlendConfig(first_epochs=2, next_epochs=1, smoothing=0.75, shrinkage=1.0)
-    carry_out(tmp_path / "run", "online", config=tiny_config(blend=blend))
-    first, second = (estimate_record(line) for line in read_lines(str(tmp_path / "run" / "weights.jsonl")))
-    assert first.previous_weights == ()
-    assert second.previous_weights == first.weights
-
-
 def test_a_cap_too_low_for_the_heads_is_refused_before_training():
     config = tiny_config(blend=BlendConfig(weight_cap=0.2))
     with pytest.raises(ValueError, match=r"blend.weight_cap \(0.2\) must be at least 1 / 4 for 4 heads"):
@@ -272,35 +125,6 @@ def test_offline_counts_the_probes_it_borrowed(tmp_path):
     carry_out_offline(tmp_path)
     result = json.loads((tmp_path / "offline" / "result.json").read_text())
     assert (result["branch_epochs"], result["borrowed_epochs"], result["train_samples"]) == (15, 12, 3 * 24)
-
-
-def test_a_finished_run_is_read_back_not_trained_again(tmp_path):
-    first = carry_out(tmp_path / "run", "uni:rgb")
-    written = (tmp_path / "run" / "checkpoint.pt").stat().st_mtime_ns
-    assert carry_out(tmp_path / "run", "uni:rgb") == first
-    assert (tmp_path / "run" / "checkpoint.pt").stat().st_mtime_ns == written
-
-
-def test_a_finished_run_with_other_settings_is_refused_with_the_difference(tmp_path):
-    carry_out(tmp_path / "run", "uni:rgb")
-    with pytest.raises(ValueError, match=r"other settings \(epochs: 3 there, 4 now\)"):
-        carry_out(tmp_path / "run", "uni:rgb", config=tiny_config(epochs=4))
-
-
-def carry_out_single(root: Path, config=None) -> dict[str, str]:
-    """The single-modality runs, by head."""
-    places = {head: root / f"uni-{head}" for head in MODALITIES}
-    for head, place in places.items():
-        carry_out(place, f"uni:{head}", config=config)
-    return {head: str(place) for head, place in places.items()}
-
-
-def history_of(directory: Path):
-    return [epoch_record(line) for line in read_lines(str(directory / "history.jsonl"))]
-
-
-def estimates_of(directory: Path):
-    return [estimate_record(line) for line in read_lines(str(directory / "weights.jsonl"))]
 
 
 def test_a_tracked_run_is_the_run_that_is_given_its_weights(tmp_path, monkeypatch):
@@ -419,41 +243,6 @@ def test_every_method_is_decided_by_its_seed(tmp_path, method):
     assert_same_bits(tmp_path / "a", tmp_path / "b")
 
 
-def test_an_online_run_may_start_from_the_offline_estimate(tmp_path):
-    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, reuse="offline"))
-    offline = carry_out_offline(tmp_path, config)
-    probes = {head: str(tmp_path / f"uni-{head}-s0") for head in MODALITIES} | {"fused": str(tmp_path / "naive-s0")}
-    result = carry_out(tmp_path / "online", "online", config=config, probes=probes)
-    first, second = estimates_of(tmp_path / "online")
-    assert first == offline
-    assert (second.epoch, second.probe_epochs) == (2, 1)
-    # 3 epochs, 4 probes of 1 epoch, and 4 runs of 3 epochs that others paid for.
-    assert (result.branch_epochs, result.borrowed_epochs) == (3 + 4 + 12, 12)
-
-
-def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
-    data = replace(tiny_data(), probe_part=list(range(12)), train_slice=list(range(9)))
-    result = carry_out(tmp_path / "online", "online", data=data)
-    assert result.branch_epochs == 3 + 0.5 * 4 * 3
-    assert result.train_samples == 9 * 24
-
-
-def test_an_online_run_is_the_same_whichever_way_its_probes_train(tmp_path):
-    for kind in ("shared", "sequential"):
-        carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probe_pass=kind)))
-    assert_same_bits(tmp_path / "shared", tmp_path / "sequential")
-
-
-@pytest.mark.parametrize("method", ["online", "tracked", "equal"])
-def test_every_clip_is_decoded_once_an_epoch_for_the_run_and_once_for_all_its_probes(tmp_path, method):
-    data = tiny_data()
-    config = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, refit_epochs=0))
-    carry_out(tmp_path / "run", method, data=data, config=config)
-    drawn = [position for position, entropy in data.train.drawn if entropy is not None]
-    times = 2 if method == "online" else 1
-    assert sorted(drawn) == sorted(list(range(24)) * times * config.epochs)
-
-
 def carry_out_ensemble(root: Path, method: str):
     """The ensemble, and the directories of its members by head."""
     needed = carry_out_single(root)
@@ -498,20 +287,6 @@ def test_an_ensemble_of_runs_without_predictions_says_what_is_missing(tmp_path):
         ValueError, match=r"uni-rgb/predictions.npz does not exist; is the directory above it a finished"
     ):
         carry_out(tmp_path / "ensemble", "ensemble", probes=needed)
-
-
-def test_a_probe_that_ends_where_v_is_best_is_measured_after_every_epoch(tmp_path):
-    """With a learning rate that spoils the second epoch, the first is the end."""
-    blend = BlendConfig(first_epochs=2, next_epochs=1, probe_end="best-v")
-    config = tiny_config(blend=blend, optim=OptimConfig(learning_rate=0.3, schedule="constant"))
-    carry_out(tmp_path / "online", "online", config=config)
-    last = replace(config, blend=replace(blend, probe_end="last"))
-    carry_out(tmp_path / "last", "online", config=last)
-    best, end = (estimates_of(tmp_path / name)[0] for name in ("online", "last"))
-    assert best.start_valid == end.start_valid
-    assert 1 in best.end_epochs
-    for head, epoch, one, other in zip(best.heads, best.end_epochs, best.end_valid, end.end_valid, strict=True):
-        assert one == other if epoch == 2 else one < other, head
 
 
 @pytest.mark.parametrize("method", ["tracked", "uncertainty"])
