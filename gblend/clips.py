@@ -4,14 +4,16 @@ Local shards are memory-mapped, so a shuffled reader touches only the record bat
 ranges. Only `pyarrow` reads the files: no object is ever unpickled.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int
 
-from schemas import DatasetInfo, FeatureSpec, Modality, Task, clips_schema, feature_file, feature_schema, require_schema
+from schemas import DatasetInfo, Task, clips_schema, feature_file, feature_schema, require_schema, tensor_schema
+from schemas.features import MODALITIES, SPEC_KEY
 from schemas.layout import CLIPS_FILE, DATASET_FILE
 
 Encoded = bytes | pa.Buffer
@@ -30,7 +32,7 @@ class ClipIndex:
     """What must not straddle a hold-out."""
     labels: Int[np.ndarray, " clips"]
     """Class index."""
-    present: dict[Modality, Bool[np.ndarray, " clips"]]
+    present: dict[str, Bool[np.ndarray, " clips"]]
     """Per modality of the run, whether the clip has it."""
     shards: tuple[str, ...]
     """Directory of each clip's shard, relative to the data set."""
@@ -74,6 +76,12 @@ class StoredClip:
     """Of a frame, in pixels; 0 without a picture."""
     width: int = 0
     """Of a frame, in pixels."""
+    own: dict[str, np.ndarray] = field(default_factory=dict)
+    """The user's own tensors, float32, by name of the modality, of those that the clip has."""
+
+    def has(self, modality: str) -> bool:
+        """Whether the clip has a modality."""
+        return modality in self.own or getattr(self, modality, None) is not None
 
 
 def read_dataset_info(data: str) -> DatasetInfo:
@@ -95,19 +103,20 @@ def single_label_task(info: DatasetInfo) -> Task:
     return info.tasks[0]
 
 
-def resolve_modalities(info: DatasetInfo, wanted: tuple[Modality, ...]) -> tuple[Modality, ...]:
+def resolve_modalities(info: DatasetInfo, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Modalities of a run: those wanted, or all stored, in the order of heads and tables."""
-    stored = info.features.modalities
+    stored = info.modalities
     missing = [name for name in wanted if name not in stored]
     if missing:
+        known = missing[0] in MODALITIES
         raise ValueError(
-            f"the data set has no modality {missing[0]!r}; it holds {', '.join(stored)}; add it with "
-            f"`gblend preprocess --modalities {missing[0]}` or leave it out"
+            f"the data set has no modality {missing[0]!r}; it holds {', '.join(stored)}; add it with `gblend "
+            f"{'preprocess --modalities' if known else 'column --name'} {missing[0]}` or leave it out"
         )
     return tuple(name for name in stored if name in wanted) if wanted else stored
 
 
-def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modality, ...], task: Task) -> ClipIndex:
+def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, ...], task: Task) -> ClipIndex:
     """The clips of one split, in stored order.
 
     Raises:
@@ -115,7 +124,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
     """
     ids, groups, labels, shards, uris = [], [], [], [], []
     rows: list[int] = []
-    present: dict[Modality, list[bool]] = {name: [] for name in modalities}
+    present: dict[str, list[bool]] = {name: [] for name in modalities}
     for shard in info.require_split(split):
         path = f"{data.rstrip('/')}/{shard.name}/{CLIPS_FILE}"
         table = _open(path).read_all()
@@ -138,7 +147,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
         for name in modalities:
-            present[name] += _present(table, name, info.features)
+            present[name] += _present(table, name, info, f"{data.rstrip('/')}/{shard.name}")
     return ClipIndex(
         clip_ids=tuple(ids),
         groups=tuple(groups),
@@ -153,21 +162,26 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[Modal
 class ClipReader:
     """Stored bytes by (shard, row). Files open when first needed, in each process for itself."""
 
-    def __init__(self, data: str, info: DatasetInfo, modalities: tuple[Modality, ...]) -> None:
+    def __init__(self, data: str, info: DatasetInfo, modalities: tuple[str, ...]) -> None:
         self._data = data.rstrip("/")
         self._info = info
         self._modalities = modalities
         self._clips = {shard.name: shard.clips for shard in info.shards}
-        self._files: dict[tuple[str, Modality], pa.RecordBatchFileReader] = {}
+        self._files: dict[tuple[str, str], pa.RecordBatchFileReader] = {}
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_files": {}}
 
     def read(self, shard: str, row: int) -> StoredClip:
         """One clip, only the modalities of this reader."""
-        values: dict = {}
+        values: dict = {"own": {}}
         for modality in self._modalities:
             batch = self._file(shard, modality).get_batch(row)
+            if modality in self._info.columns:
+                if batch.column(f"has_{modality}")[0].as_py():
+                    flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
+                    values["own"][modality] = flat.reshape(self._info.columns[modality].shape)
+                continue
             if modality == "logmel":
                 count = batch.column("n_frames")[0].as_py()
                 if count is not None:
@@ -183,12 +197,12 @@ class ClipReader:
                 values["height"], values["width"] = height, batch.column("width")[0].as_py()
         return StoredClip(**values)
 
-    def _file(self, shard: str, modality: Modality) -> pa.RecordBatchFileReader:
+    def _file(self, shard: str, modality: str) -> pa.RecordBatchFileReader:
         key = (shard, modality)
         if key not in self._files:
             path = f"{self._data}/{shard}/{feature_file(modality)}"
             reader = _open(path)
-            require_schema(reader.schema, feature_schema(modality, self._info.features), what=path, remedy=REMEDY)
+            _require_file(reader.schema, modality, self._info, path)
             if reader.num_record_batches != self._clips[shard]:
                 raise ValueError(
                     f"{path} holds {reader.num_record_batches} clips, "
@@ -198,23 +212,45 @@ class ClipReader:
         return self._files[key]
 
 
-def _present(table: pa.Table, modality: Modality, features: FeatureSpec) -> list[bool]:
+def _present(table: pa.Table, modality: str, info: DatasetInfo, shard: str) -> list[bool]:
     """Which clips of a shard have a modality; one with too few frames for a pair has no flow."""
+    if modality in info.columns:
+        path, flag = f"{shard}/{feature_file(modality)}", f"has_{modality}"
+        place = _open(path)
+        _require_file(place.schema, modality, info, path)
+        # The flags alone: the values of a mapped file stay on disk.
+        flags = _open(path, fields=[place.schema.get_field_index(flag)]).read_all()[flag].to_pylist()
+        if len(flags) != table.num_rows:
+            raise ValueError(f"{path} holds {len(flags)} clips, {CLIPS_FILE} beside it {table.num_rows}; {REMEDY}")
+        return flags
     if modality == "logmel":
         return table.column("has_audio").to_pylist()
-    least = features.flow.stride if modality == "flow" else 0
+    least = info.features.flow.stride if modality == "flow" else 0
     return [frames > least for frames in table.column("frames").to_pylist()]
 
 
-def _open(path: str) -> pa.RecordBatchFileReader:
-    """An Arrow IPC file: mapped when local, else read by ranges as its batches are asked for."""
+def _require_file(found: pa.Schema, modality: str, info: DatasetInfo, path: str) -> None:
+    """Raise ``ValueError`` unless a modality's file is what ``dataset.json`` says."""
+    if modality not in info.columns:
+        expected = feature_schema(modality, info.features)  # pyright: ignore[reportArgumentType]
+        require_schema(found, expected, what=path, remedy=REMEDY)
+        return
+    expected = tensor_schema(modality, info.columns[modality])
+    require_schema(found, expected, what=path, remedy="add it again with `gblend column`")
+    if json.loads((found.metadata or {}).get(SPEC_KEY, b"null")) != json.loads(expected.metadata[SPEC_KEY]):
+        raise ValueError(f"{path} holds other values than {DATASET_FILE} says; add them again with `gblend column`")
+
+
+def _open(path: str, *, fields: list[int] | None = None) -> pa.RecordBatchFileReader:
+    """An Arrow IPC file: mapped when local, else read by ranges as its batches are asked for. All columns, or some."""
     fs, place = fsspec.core.url_to_fs(path)
+    options = pa.ipc.IpcReadOptions(included_fields=fields)
     try:
         if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
             # The mapping outlives the file descriptor: a large data set has more files than a process may hold open.
             with pa.memory_map(place) as file:
-                return pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
-        return pa.ipc.open_file(pa.PythonFile(fs.open(place, "rb"), mode="r"))
+                return pa.ipc.open_file(pa.BufferReader(file.read_buffer()), options=options)
+        return pa.ipc.open_file(pa.PythonFile(fs.open(place, "rb"), mode="r"), options=options)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {REMEDY}") from None
     except pa.ArrowInvalid as error:

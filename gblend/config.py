@@ -16,7 +16,8 @@ from gblend.loss_config import LossConfig
 from gblend.model_config import EncodersConfig, ModelConfig
 from gblend.optim_config import OptimConfig
 from gblend.require import require, require_choices
-from schemas import MODALITIES, Modality
+from schemas import MODALITIES
+from schemas.tensor import is_own_name
 
 __all__ = [
     "BlendConfig",
@@ -36,8 +37,8 @@ class TrainConfig:
 
     name: str
     """Name of the recipe."""
-    modalities: tuple[Modality, ...] = ()
-    """Modalities of the network; empty: all that the data set holds."""
+    modalities: tuple[str, ...] = ()
+    """Modalities of the network: rgb, flow, logmel, or columns of your own; empty: all that the data set holds."""
     epochs: int = 12
     """Epochs of the main run, and of the full-length probes."""
     batch_size: int = 32
@@ -59,7 +60,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in self.modalities:
-            require(name in MODALITIES, "modalities", f"among {', '.join(MODALITIES)}", repr(name))
+            known = f"{', '.join(MODALITIES)}, or a name that `gblend column` takes"
+            require(name in MODALITIES or is_own_name(name), "modalities", known, repr(name))
         require_choices(self, "")
 
     def to_json(self) -> dict[str, Any]:

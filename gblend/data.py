@@ -7,8 +7,8 @@ number of workers or loader processes, nor by what was measured before.
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -21,7 +21,7 @@ from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, r
 from gblend.config import TrainConfig
 from gblend.holdout import hold_out
 from gblend.inputs import choose_window, cut_window, window_spec
-from schemas import FeatureSpec, Modality
+from schemas import FeatureSpec, TensorSpec
 from schemas.features import FORMAT_VERSION
 
 Draw = tuple[int, tuple[int, ...] | None]
@@ -72,13 +72,15 @@ class ClipDataset(Dataset):
         *,
         config: TrainConfig,
         spec: FeatureSpec,
-        modalities: tuple[Modality, ...],
+        modalities: tuple[str, ...],
+        columns: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         self.index = index
         self._reader = reader
         self._config = config
         self._spec = spec
         self._modalities = modalities
+        self._columns = columns or {}
 
     def only(self, modalities: tuple[str, ...]) -> "ClipDataset":
         """Decode these modalities only. Windows stay where they are for the full set: branches see the same moments."""
@@ -97,9 +99,9 @@ class ClipDataset(Dataset):
         return {
             "position": position,
             "label": int(self.index.labels[position]),
-            "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities),
+            "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities, columns=self._columns),
             # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
-            "present": {name: getattr(clip, name) is not None for name in self._modalities},
+            "present": {name: clip.has(name) for name in self._modalities},
         }
 
 
@@ -115,12 +117,14 @@ class RunData:
     """V: held out of the training split."""
     splits: dict[str, WindowDataset]
     """The other splits (val, test), read only for scores."""
-    modalities: tuple[Modality, ...]
+    modalities: tuple[str, ...]
     """Of the joint network, in the order of its heads."""
     classes: tuple[str, ...]
     """Class names."""
     spec: FeatureSpec
     """How the windows' arrays are to be read (`gblend.inputs.window_spec`)."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Per modality of the user's own, the shape of a clip's input, the channels first."""
     heldout_ids: tuple[str, ...] = ()
     """Clip ids of V."""
     fingerprint: str = ""
@@ -185,6 +189,7 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
     require_resolution(info.features, config)
     modalities = resolve_modalities(info, config.modalities)
     task = single_label_task(info)
+    columns = {name: spec for name, spec in info.columns.items() if name in modalities}
     reader = ClipReader(data, info, modalities)
     excluded: dict[str, int] = {}
 
@@ -194,7 +199,7 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         return kept
 
     def dataset(index: ClipIndex) -> ClipDataset:
-        return ClipDataset(index, reader, config=config, spec=info.features, modalities=modalities)
+        return ClipDataset(index, reader, config=config, spec=info.features, modalities=modalities, columns=columns)
 
     pool = open_split("train")
     others = {split: open_split(split) for split in splits}
@@ -214,18 +219,23 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         classes=task.classes,
         spec=window_spec(info.features, config.input),
         heldout_ids=heldout.clip_ids,
-        fingerprint=fingerprint(info.features, [pool, *others.values()]),
+        shapes={name: (spec.channels, *spec.shape[:-1]) for name, spec in columns.items()},
+        fingerprint=fingerprint(info.features, [pool, *others.values()], columns=columns),
         excluded=excluded,
         probe_part=None if part.all() else positions.tolist(),
         class_counts=np.bincount(train.labels, minlength=len(task.classes)).tolist(),
     )
 
 
-def fingerprint(features: FeatureSpec, indexes: Sequence[ClipIndex]) -> str:
-    """SHA-256 of what was computed from which clips, with which labels and groups."""
+def fingerprint(
+    features: FeatureSpec, indexes: Sequence[ClipIndex], *, columns: Mapping[str, TensorSpec] | None = None
+) -> str:
+    """SHA-256 of what was computed from which clips, with which labels and groups, and of the user's own tensors."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, features.to_json()], sort_keys=True).encode())
     for index in indexes:
         digest.update(json.dumps([index.clip_ids, index.labels.tolist(), index.groups]).encode())
+    if columns:
+        digest.update(json.dumps({name: spec.describe() for name, spec in columns.items()}, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -1,7 +1,8 @@
 """The encoder of a modality: a trunk of our family, pre-trained or not, or a network of the user's own.
 
 An encoder maps (batch, channels, ...) to (batch, ``output_dim``). For the modalities we know, the number of axes
-decides the trunk: 3D for pictures over time, 2D for a spectrogram. Any other name needs a network of its own.
+decides the trunk: 3D for pictures over time, 2D for a spectrogram. Any other name is a tensor of the user's own, whose
+axes decide (`gblend.tensor_encoder`).
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from gblend.pretrained import load_pretrained
 from gblend.resnet import Trunk
 from gblend.resnet2d import resnet2d
 from gblend.resnet3d import resnet3d
+from gblend.tensor_encoder import TensorEncoder
 
 IN_CHANNELS: Mapping[str, int] = {"rgb": 3, "flow": 2, "logmel": 1}
 """Channels of each known modality's input."""
@@ -42,28 +44,39 @@ class OwnEncoder(nn.Module):
         return features
 
 
-def make_encoder(modality: str, config: ModelConfig, *, in_channels: int | None = None) -> Trunk | OwnEncoder:
+def make_encoder(
+    modality: str, config: ModelConfig, *, shape: tuple[int, ...] | None = None
+) -> Trunk | OwnEncoder | TensorEncoder:
     """The encoder of one modality.
 
     Args:
         modality: Its name.
         config: Which networks.
-        in_channels: Of a modality that is not in `IN_CHANNELS`.
+        shape: Of a clip's input, the channels first, of a modality that is not in `IN_CHANNELS`.
 
     Raises:
-        ValueError: A modality we do not know has no network of its own, or that network cannot be made.
+        ValueError: A modality we do not know has no shape, or one that we have no network for, or a user's network
+            cannot be made.
     """
     place = config.encoders.places().get(modality)
-    channels = IN_CHANNELS.get(modality, in_channels)
-    if place is None and modality not in DIMS:
+    if modality in IN_CHANNELS:
+        channels = IN_CHANNELS[modality]
+    elif shape is None:
         raise ValueError(
-            f"unknown modality {modality!r}; allowed: {', '.join(DIMS)}, and any that model.encoders.other has a "
-            "network for"
+            f"unknown modality {modality!r}; allowed: {', '.join(DIMS)}, and tensors of your own: give their shape"
         )
-    if channels is None:
-        raise ValueError(f"the network of {modality} needs the number of its input channels; give in_channels")
+    else:
+        channels = shape[0]
     if place is not None:
         return _own_encoder(f"model.encoders.{modality} ({place})", place, channels)
+    if modality not in DIMS:
+        assert shape is not None
+        if len(shape) > 2:
+            raise ValueError(
+                f"tensors of {modality} have {len(shape)} axes (channels first: {shape}), our networks for tensors are "
+                f"for 1 or 2; give one of your own by model.encoders.other {modality} module:callable"
+            )
+        return TensorEncoder(shape)
     if DIMS[modality] == 2:
         trunk, weights = resnet2d(config, in_channels=channels), config.audio_weights
     else:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from gblend.clips import Encoded, StoredClip
 from gblend.config import InputConfig
 from gblend.windows import audio_mask, frame_indices, mel_positions, mel_window, start_count
-from schemas import FeatureSpec, Modality
+from schemas import FeatureSpec, TensorSpec
 
 RGB_MEAN = (110.201, 100.64, 95.997)
 """Of 0..255, from the code released by the paper's authors."""
@@ -51,17 +51,28 @@ def choose_window(clip: StoredClip, config: InputConfig, rng: np.random.Generato
 
 
 def cut_window(
-    clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec, modalities: tuple[Modality, ...]
+    clip: StoredClip,
+    window: Window,
+    config: InputConfig,
+    spec: FeatureSpec,
+    modalities: tuple[str, ...],
+    *,
+    columns: Mapping[str, TensorSpec] | None = None,
 ) -> dict[str, np.ndarray]:
     """The window's arrays per modality; zeros where the clip has none (the presence mask says so).
 
+    ``columns`` are the user's own tensors, which are seen whole, wherever the window lies.
+
     Returns:
         rgb: uint8 (frames, crop, crop, 3); flow: uint8 (frames, 2, crop, crop), quantised; logmel: float32
-        (mel_frames, mels).
+        (mel_frames, mels); a user's own: see `whole_tensor`.
     """
     arrays: dict[str, np.ndarray] = {}
     size = config.crop_px
     for modality in modalities:
+        if columns and modality in columns:
+            arrays[modality] = whole_tensor(clip.own.get(modality), columns[modality])
+            continue
         if modality == "logmel":
             if clip.logmel is None:
                 arrays[modality] = np.zeros((config.mel_frames, spec.logmel.mels), dtype=np.float32)
@@ -79,6 +90,19 @@ def cut_window(
         cut = _cut_rgb if modality == "rgb" else _cut_flow
         arrays[modality] = np.stack([cut(images[i], clip, window, config, spec) for i in indices])
     return arrays
+
+
+def whole_tensor(values: Float32[np.ndarray, "*axes"] | None, spec: TensorSpec) -> Float32[np.ndarray, "*moved"]:
+    """A user's own tensor as its network sees it: standardised channel by channel, the channels first; zeros for none.
+
+    >>> spec = TensorSpec(shape=(2, 1), mean=(1.0,), sd=(2.0,), sha256="")
+    >>> whole_tensor(np.array([[3.0], [5.0]], dtype=np.float32), spec).tolist()
+    [[1.0, 2.0]]
+    """
+    if values is None:
+        return np.zeros((spec.channels, *spec.shape[:-1]), dtype=np.float32)
+    standard = (values - np.array(spec.mean, dtype=np.float32)) / np.array(spec.sd, dtype=np.float32)
+    return np.ascontiguousarray(np.moveaxis(standard, -1, 0))
 
 
 def sound_mask(
@@ -114,7 +138,7 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
 
     rgb is standardised; flow becomes displacement in pixels, of the picture the network sees when ``spec`` comes from
     `window_spec`; logmel is standardised by its recipe, because an untrained BatchNorm is not. A user's own tensors,
-    under any other name, stay as they are.
+    under any other name, stay as they are: `whole_tensor` has standardised them.
     """
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():

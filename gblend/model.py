@@ -135,7 +135,7 @@ def make_model(
     config: ModelConfig,
     *,
     seed: int,
-    in_channels: Mapping[str, int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> BlendModel:
     """The joint network, its parameters decided by the seed (and by pre-trained weights) alone: phi^0 of the paper.
 
@@ -144,7 +144,7 @@ def make_model(
         classes: Logits of every head.
         config: Which networks.
         seed: Decides every random parameter.
-        in_channels: Per modality that is not rgb, flow or logmel, the channels of its input.
+        shapes: Per modality that is not rgb, flow or logmel, the shape of a clip's input, the channels first.
 
     Raises:
         ValueError: Fewer than two modalities, one without an encoder, weights that do not fit, or a fusion that these
@@ -152,10 +152,15 @@ def make_model(
     """
     if len(set(modalities)) < 2:
         raise ValueError(f"blending needs at least two modalities, got {list(modalities)}")
-    channels = in_channels or {}
+    own = shapes or {}
+    taken = [name for name in modalities if hasattr(nn.ModuleDict(), name)]
+    if taken:
+        raise ValueError(
+            f"torch has its own use for the name {taken[0]!r}; give the modality another one (`gblend column --name`)"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every CUDA device as well
-        encoders = {name: make_encoder(name, config, in_channels=channels.get(name)) for name in modalities}
+        encoders = {name: make_encoder(name, config, shape=own.get(name)) for name in modalities}
         _require_readers(encoders, config)
         heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
         if config.fusion == "mid":

@@ -71,7 +71,9 @@ class Runner:
 
     def _train(self, spec: RunSpec, needed: Mapping[str, str]) -> Training:
         config = config_of(spec.method, self.config)
-        joint = make_model(self.data.modalities, len(self.data.classes), config.model, seed=spec.seed)
+        joint = make_model(
+            self.data.modalities, len(self.data.classes), config.model, seed=spec.seed, shapes=self.data.shapes
+        )
         if spec.method == "pretrain":
             for name, place in needed.items():
                 _load_trunk(joint, name, f"{place}/{CHECKPOINT_FILE}")

@@ -64,7 +64,10 @@ def summarize_dataset(data: str) -> DatasetSummary:
         tasks=info.tasks,
         counts={split: {s: info.counts[split].get(s, 0) for s in STATUSES} for split in order if split in info.counts},
         losses=_losses(f"{data.rstrip('/')}/{LEDGER_FILE}"),
-        features={name: specs[name] for name in info.features.modalities},
+        features={
+            **{name: specs[name] for name in info.features.modalities},
+            **{name: {"shape": "x".join(map(str, spec.shape))} for name, spec in sorted(info.columns.items())},
+        },
         shards=len(info.shards),
         versions=info.versions,
     )

@@ -106,12 +106,18 @@ def spec_of(schema: pa.Schema, *, what: str) -> TensorSpec:
         ) from None
 
 
-def require_own_name(name: str, *, what: str) -> None:
-    """Raise ``ValueError`` unless a modality of the user's own can have this name; ``what`` names the setting.
+def is_own_name(name: str) -> bool:
+    """Whether a modality of the user's own can have this name, which becomes part of the names of files and parameters.
 
-    A name becomes part of file names and of the names of parameters.
+    >>> is_own_name("pose"), is_own_name("rgb"), is_own_name("1st")
+    (True, False, False)
     """
-    if not (name.isascii() and name.isidentifier()) or name.startswith("_") or name in TAKEN:
+    return name.isascii() and name.isidentifier() and not name.startswith("_") and name not in TAKEN
+
+
+def require_own_name(name: str, *, what: str) -> None:
+    """Raise ``ValueError`` unless a modality of the user's own can have this name; ``what`` names the setting."""
+    if not is_own_name(name):
         raise ValueError(
             f"{what} must begin with a letter, hold letters, digits and underscores and be none of {', '.join(TAKEN)}; "
             f"got {name!r}"

@@ -148,7 +148,7 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         ),
         (BlendConfig, {"scale": "k"}, "blend.scale must be one of one, heads, got 'k'"),
         (train_config, {"missing": "skip"}, "missing must be one of drop, zero, got 'skip'"),
-        (train_config, {"modalities": ("audio",)}, "modalities must be among rgb, flow, logmel, got 'audio'"),
+        (train_config, {"modalities": ("audio",)}, "modalities must be rgb, flow, logmel, or a name that `gblend"),
     ],
 )
 def test_a_misspelt_choice_is_refused_with_the_choices(make, changes, message):

@@ -104,7 +104,7 @@ def test_a_users_network_takes_the_place_of_a_trunk(own, modality):
 
 def test_a_modality_we_do_not_know_joins_by_its_own_network(own):
     config = own_config(other={"imu": f"{own}:Mean"})
-    network = make_model(("rgb", "imu"), 3, config, seed=0, in_channels={"imu": 6})
+    network = make_model(("rgb", "imu"), 3, config, seed=0, shapes={"imu": (6, 50)})
     inputs = {"rgb": torch.randn(2, 3, 2, 8, 8), "imu": torch.randn(2, 6, 50)}
     logits = network(inputs, {name: torch.ones(2, dtype=torch.bool) for name in inputs})
     assert {name: tuple(values.shape) for name, values in logits.items()} == dict.fromkeys(
@@ -146,8 +146,8 @@ def test_features_of_another_shape_are_refused_where_they_enter(own):
         encoder(torch.zeros(2, 3, 2, 4, 4))
 
 
-def test_a_modality_without_a_known_number_of_channels_says_what_is_missing(own):
-    with pytest.raises(ValueError, match="network of imu needs the number of its input channels; give in_channels"):
+def test_a_modality_without_a_known_shape_says_what_is_missing(own):
+    with pytest.raises(ValueError, match="unknown modality 'imu'; allowed: rgb, flow, logmel, and tensors of your own"):
         make_encoder("imu", own_config(other={"imu": f"{own}:Mean"}))
 
 
