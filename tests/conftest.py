@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a private Ray cluster, an S3 server, and the media files beside the checkout."""
 
+import functools
 import os
 import re
 import socket
@@ -16,6 +17,38 @@ import pytest
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+
+
+RAY = re.compile(r"\b(ray_session|undisturbed|pytest\.mark\.slow)\b")
+"""What a test file that starts Ray mentions."""
+
+
+@functools.cache
+def starts_ray(file: Path) -> bool:
+    return RAY.search(file.read_text()) is not None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With two test processes (`pytest -n 2`), one has all files that start Ray, and the others go file by file.
+
+    Two clusters on two cores would be in each other's way.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if starts_ray(config.rootpath / file) else file
+
+    config.option.loadscopereorder = False
+    return OneRay(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One of several test processes: Ray comes first, because it takes longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not starts_ray(item.path))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

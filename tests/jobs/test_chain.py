@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,8 @@ def test_a_second_comparison_keeps_the_finished_runs(comparison, data):
 
 @pytest.mark.slow
 def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(data, tmp_path):
-    out = train(config=CONFIG, data=data, out=str(tmp_path / "run"), method="offline", compute=ComputeConfig(workers=1))
+    config, compute = replace(CONFIG, epochs=1), ComputeConfig(workers=1)
+    out = train(config=config, data=data, out=str(tmp_path / "run"), method="offline", compute=compute)
     names = {path.name for path in Path(out).iterdir()}
     assert names >= {"config.json", "history.jsonl", "weights.jsonl", "result.json", "checkpoint.pt", "report.html"}
     probes = {path.name for path in (Path(out) / "probes").iterdir()}
