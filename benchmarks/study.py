@@ -31,8 +31,9 @@ from benchmarks.table import table
 from gblend.config import OptimConfig, TrainConfig
 from gblend.data import load_run_data
 from gblend.ensemble import join_runs
+from gblend.heads import FUSED
 from gblend.methods import BLENDS, RunSpec, needed_runs
-from gblend.records import FUSED, HeadScore, RunResult, read_json, read_lines, run_result
+from gblend.records import HeadScore, RunResult, read_json, read_lines, run_result
 from gblend.runner import Runner
 from jobs.recipes import small_cpu
 
@@ -155,7 +156,7 @@ def work(job: Job) -> None:
         started_s = time.process_time()
         result = Runner(data=loaded, config=config, data_path=job.data).run(spec, str(where), needed)
         (where / "cpu.json").write_text(json.dumps(time.process_time() - started_s))
-        score = result.scores["val"][FUSED if FUSED in result.heads else result.heads[0]].accuracy
+        score = result.scores["val"][FUSED if FUSED in result.heads else result.heads[0]].value
         print(f"{cell_name(job.data)} {name} {rate:g} seed {job.seed}: val {score:.3f}", flush=True)
 
 
@@ -183,7 +184,7 @@ class Cell:
 
         def on_val(rate: float) -> float:
             return statistics.mean(
-                _way(self.result(variant, rate, seed), "val", leader).accuracy for seed in self.grid_seeds
+                _way(self.result(variant, rate, seed), "val", leader).value for seed in self.grid_seeds
             )
 
         return max(RATES[self.optimizer], key=on_val)
@@ -195,14 +196,14 @@ class Cell:
     def accuracy(self, variant: str, way: str, split: str) -> list[float]:
         """Per seed, at the chosen rate."""
         rate = self.rate(variant, way)
-        return [_way(self.result(variant, rate, seed), split, way).accuracy for seed in self.seeds]
+        return [_way(self.result(variant, rate, seed), split, way).value for seed in self.seeds]
 
     def ensemble(self, members: Sequence[str], way: str, split: str) -> list[float]:
         """Per seed, of finished runs, each at its own rate."""
         found = []
         for seed in self.seeds:
             runs = {name: str(place(self, name, self.rate(name, FUSED), seed)) for name in members}
-            found.append(join_runs(runs).predictions.scores[split][way].accuracy)
+            found.append(join_runs(runs).predictions.scores[split][way].value)
         return found
 
     def cost(self, variant: str, way: str) -> tuple[float, float]:

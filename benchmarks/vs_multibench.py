@@ -40,12 +40,12 @@ from benchmarks.table import table
 from gblend.config import BlendConfig, OptimConfig, TrainConfig
 from gblend.data import RunData
 from gblend.fusion import Concat
+from gblend.heads import FUSED, by_key
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
-from gblend.records import FUSED
 from gblend.refit import refit
 from gblend.training import Training
-from schemas import FeatureSpec
+from schemas import FeatureSpec, Task
 
 CLASSES, DIMS, HIDDEN, BATCH, RATE = 6, {"a": 8, "b": 200}, 32, 32, 0.05
 SIGNAL = {"a": 0.9, "b": 0.35}
@@ -75,6 +75,8 @@ class Split:
 class TensorClips:
     """A split as `gblend.data.WindowDataset`; every window is the whole clip."""
 
+    tasks = by_key([Task(name="class", kind="single", classes=tuple(map(str, range(CLASSES))))])
+
     def __init__(self, split: Split, names: tuple[str, ...]) -> None:
         self._split, self._names = split, names
 
@@ -85,7 +87,7 @@ class TensorClips:
         position = draw[0]
         return {
             "position": position,
-            "label": int(self._split.labels[position]),
+            "labels": {"": int(self._split.labels[position])},
             "arrays": {name: self._split.values[name][position].numpy() for name in self._names},
             "present": dict.fromkeys(self._names, True),
         }
@@ -150,7 +152,6 @@ def ours(model: BlendModel, *, train: Split, test: Split, method: str, asked: ar
         heldout=TensorClips(train.take(slice(held)), names),
         splits={"test": TensorClips(test, names)},
         modalities=names,  # pyright: ignore[reportArgumentType]
-        classes=tuple(map(str, range(CLASSES))),
         spec=FeatureSpec(),
     )
     config = TrainConfig(

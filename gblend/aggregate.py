@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from gblend.heads import branch_of, for_task, head_name, key_of, of_each_task
 from gblend.runs import Run
 from gblend.table import head_order, method_order
+
+MEASURED = {"nats": "error rate", "nats per class": "1 − LRAP"}
+"""What ``blend.measure accuracy`` takes in place of a loss, by the unit of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +25,7 @@ class LossCurve:
     train: Float[np.ndarray, "seeds epochs"]
     """Mean loss in nats on T', the training clips that are measured."""
     heldout: Float[np.ndarray, "seeds epochs"]
-    """Mean loss in nats on V, the clips held out of the training split."""
+    """Mean loss in nats on V, the clips held out of the training split. Of several labels a clip, nats per class."""
 
     @property
     def gap(self) -> float:
@@ -42,11 +46,33 @@ class LossCurve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One method's runs, as far as one task goes."""
+
+    method: str
+    """Name of the method."""
+    task: str
+    """Key of the task (`gblend.heads`)."""
+    runs: list[Run]
+    """By seed."""
+
+    @property
+    def title(self) -> str:
+        """Of a figure's panel."""
+        return f"{self.method}, {self.task}" if self.task else self.method
+
+    @property
+    def unit(self) -> str:
+        """Of the loss."""
+        return loss_unit(self.runs, self.task)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeadEstimate:
     """One head in the estimates made at the same epoch of a method, over its seeds."""
 
     head: str
-    """Modality or ``fused``."""
+    """Its branch: a modality or ``fused``."""
     overfitting: tuple[float, ...]
     """O per seed, in the step's unit."""
     generalization: tuple[float, ...]
@@ -93,7 +119,7 @@ class Step:
     reasons: tuple[str, ...]
     """What decided the weights besides the plain formula; empty where nothing did."""
     unit: str
-    """Of O and G: nats, or error rate where accuracy is measured."""
+    """Of O and G: that of the loss, or what is measured in its place: error rate, of several labels 1 − LRAP."""
     warnings: tuple[str, ...]
     """Why the weights may mean little, of every estimate that says so."""
 
@@ -117,41 +143,65 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return {method: found[method] for method in method_order(found)}
 
 
-def loss_curves(runs: Sequence[Run]) -> dict[str, LossCurve]:
-    """Per head, the curves of one method's runs on the epochs all of them have; empty without histories."""
+def task_keys(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Keys of the tasks that the runs have heads for (`gblend.heads`)."""
+    return tuple(of_each_task(head for run in runs for head in run.result.heads))
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """Runs of each method, once for every task: what one panel of a figure is about."""
+    keys = task_keys(runs)
+    return [Group(method=m, task=key, runs=found) for m, found in by_method(runs).items() for key in keys]
+
+
+def loss_unit(runs: Iterable[Run], task: str = "") -> str:
+    """What losses of a task are in: several labels a clip have a loss per class."""
+    scores = (score for run in runs for heads in run.result.scores.values() for score in for_task(heads, task).values())
+    return "nats per class" if any("mAP" in score.metrics for score in scores) else "nats"
+
+
+def loss_curves(runs: Sequence[Run], task: str = "") -> dict[str, LossCurve]:
+    """Per branch, the curves of one method's runs on the epochs all of them have; empty without histories."""
     runs = [run for run in runs if run.history]
     if not runs:
         return {}
     records = [{record.epoch: record for record in run.history} for run in runs]
     epochs = tuple(sorted(set.intersection(*(set(found) for found in records))))
-    heads = head_order(set.intersection(*(set(r.train) & set(r.heldout) for found in records for r in found.values())))
+    names = set.intersection(*(set(r.train) & set(r.heldout) for found in records for r in found.values()))
     if not epochs:
         return {}
+
+    def losses(part: str, head: str) -> np.ndarray:
+        return np.array([[getattr(found[epoch], part)[head].loss_nats for epoch in epochs] for found in records], float)
+
     return {
-        head: LossCurve(
+        branch: LossCurve(
             epochs=epochs,
-            train=np.array([[found[epoch].train[head].loss_nats for epoch in epochs] for found in records], float),
-            heldout=np.array([[found[epoch].heldout[head].loss_nats for epoch in epochs] for found in records], float),
+            train=losses("train", head_name(task, branch)),
+            heldout=losses("heldout", head_name(task, branch)),
         )
-        for head in heads
+        for branch in head_order(branch_of(name) for name in names if key_of(name) == task)
     }
 
 
-def estimate_steps(runs: Sequence[Run]) -> tuple[Step, ...]:
-    """The estimates of one method's runs, by epoch, each averaged over the seeds that made one there."""
-    epochs = sorted({estimate.epoch for run in runs for estimate in run.estimates})
+def estimate_steps(runs: Sequence[Run], task: str = "") -> tuple[Step, ...]:
+    """The estimates of one method's runs for one task, by epoch, each averaged over the seeds that made one there."""
+    made = [estimate for run in runs for estimate in run.estimates if key_of(estimate.heads[0]) == task]
+    unit = loss_unit(runs, task)
+    epochs = sorted({estimate.epoch for estimate in made})
     if not epochs:
         return ()
     last = max(run.result.epochs for run in runs)
     steps = []
     for epoch, following in zip(epochs, [*epochs[1:], last], strict=True):
-        here = [estimate for run in runs for estimate in run.estimates if estimate.epoch == epoch]
+        here = [estimate for estimate in made if estimate.epoch == epoch]
         heads = []
-        for head in head_order(head for estimate in here for head in estimate.heads):
+        for branch in head_order(branch_of(head) for estimate in here for head in estimate.heads):
+            head = head_name(task, branch)
             rows = [(estimate, estimate.heads.index(head)) for estimate in here if head in estimate.heads]
             heads.append(
                 HeadEstimate(
-                    head=head,
+                    head=branch,
                     overfitting=tuple(estimate.overfitting[i] for estimate, i in rows),
                     generalization=tuple(estimate.generalization[i] for estimate, i in rows),
                     weights=tuple(estimate.weights[i] for estimate, i in rows),
@@ -164,7 +214,7 @@ def estimate_steps(runs: Sequence[Run]) -> tuple[Step, ...]:
                 end_epoch=max(following, epoch),
                 heads=tuple(heads),
                 reasons=reasons,
-                unit="error rate" if any(estimate.measure == "accuracy" for estimate in here) else "nats",
+                unit=MEASURED[unit] if any(estimate.measure == "accuracy" for estimate in here) else unit,
                 warnings=tuple(warning for estimate in here for warning in estimate.warnings),
             )
         )

@@ -20,8 +20,8 @@ class BlendConfig:
     next_epochs: int = 5
     """Length of the following ones; the last is what remains."""
     measure: Literal["loss", "accuracy"] = "loss"
-    """What O and G are changes of: the loss in nats (the paper's tables), or the error rate, 1 - accuracy, in its place
-    (the paper allows a metric). It is the same for all heads and at both ends."""
+    """What O and G are changes of: the loss in nats (the paper's tables), or the error rate, 1 - accuracy (of several
+    labels a clip 1 - LRAP), in its place: the paper allows a metric. It is the same for all heads and at both ends."""
     probe_end: Literal["last", "best-v"] = "last"
     """Where a probe ends. ``last`` is the paper. ``best-v``: after the epoch with the lowest ``measure`` on V, never
     before the first; a short probe then measures after every epoch, not only at its ends."""
@@ -40,11 +40,12 @@ class BlendConfig:
     """No weight of the fused head below this, because it is the one that predicts; the others make room in
     proportion. 0 is the paper."""
     scale: Literal["one", "heads"] = "one"
-    """What the loss weights of all heads add up to: 1, or the number of heads; ``uncertainty`` starts from that sum,
-    ``fixed`` has its own. The sum is a step size: with SGD, ``heads`` moves a uni-modal head of an equal blend as far
-    as training it alone does."""
+    """What the loss weights of a task's heads add up to: 1, or the number of its heads; ``uncertainty`` starts from
+    that sum, ``fixed`` has its own. The sum is a step size: with SGD, ``heads`` moves a uni-modal head of an equal
+    blend as far as training it alone does."""
     fixed_weights: tuple[float, ...] = ()
-    """Weights of the method ``fixed``: one per modality, then the fused head; used as they are, whatever their sum."""
+    """Weights of the method ``fixed``: one per modality, then the fused head, and so for every further task; used as
+    they are, whatever their sum."""
     probe_pass: Literal["shared", "sequential"] = "shared"
     """The k+1 probes of a super-epoch train on the same batches, each decoded once; or one probe after another, which
     holds one network at a time in memory. The weights are the same."""

@@ -14,14 +14,17 @@ NAMED = 3
 """Classes the caption names on either side."""
 
 
-def class_figure(gains: ClassGains | None) -> Figure:
-    """Accuracy of the joint network minus that of the best single modality, one row a class, largest gain on top."""
+def class_figure(gains: ClassGains | None, *, name: str = "classes") -> Figure:
+    """The joint network minus the best single modality, one row a class, largest gain on top.
+
+    ``name`` keeps the figures of several tasks apart on a page.
+    """
     if gains is None:
         return Figure(missing="No joint method ran beside a single modality, or their predictions were not kept.")
     shown, left_out = drawn_classes(gains.classes)
-    title = f"{gains.joint} minus {gains.single}"
-    label = f"{title}: {gains.split} accuracy, class by class"
-    with panel("classes", label, heads=(), width_px=440, height_px=80 + 22 * len(shown)) as drawn:
+    title = f"{gains.joint} minus {gains.single}" + (f", {gains.task}" if gains.task else "")
+    label = f"{title}: {gains.split} {gains.metric}, class by class"
+    with panel(name, label, heads=(), width_px=440, height_px=80 + 22 * len(shown)) as drawn:
         axes = drawn.axes
         for y, found in enumerate(shown):
             axes.plot([0, found.mean], [y, y], color=INK, linewidth=7, alpha=0.25, solid_capstyle="butt")
@@ -34,7 +37,7 @@ def class_figure(gains: ClassGains | None) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: decimal(value, 2, signed=True))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"difference in {gains.split} accuracy")
+        axes.set_xlabel(f"difference in {gains.split} {gains.metric}")
         axes.set_title(title)
     note = f"The {left_out} classes between these are left out." if left_out else ""
     return Figure(panels=(drawn.svg[0],), note=note)
@@ -56,7 +59,7 @@ def class_caption(gains: ClassGains | None) -> str:
     lost = [found for found in reversed(gains.classes) if found.mean < 0][:NAMED]
     fewest = min(found.clips for found in gains.classes)
     text = (
-        f"Both methods were chosen by validation accuracy. One dot a seed, the line their mean. "
+        f"Both methods were chosen by validation {gains.chosen_by}. One dot a seed, the line their mean. "
         f"{len([c for c in gains.classes if c.mean > 0])} of {len(gains.classes)} classes gain, "
         f"{len([c for c in gains.classes if c.mean < 0])} lose."
     )
@@ -64,7 +67,8 @@ def class_caption(gains: ClassGains | None) -> str:
         text += f" Most gained: {_named(gained)}."
     if lost:
         text += f" Most lost: {_named(lost)}."
-    return f"{text} With as few as {fewest} clips in a class, one clip is worth up to {decimal(1 / fewest)}."
+    few = f"{text} With as few as {fewest} clips in a class"
+    return f"{few}, one clip is worth up to {decimal(1 / fewest)}." if gains.metric == "accuracy" else f"{few}."
 
 
 def _named(classes: Sequence[ClassGain]) -> str:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
+from gblend.heads import by_key
 from schemas import DatasetInfo, Task, clips_schema, feature_file, feature_schema, require_schema, tensor_schema
 from schemas.features import MODALITIES, SPEC_KEY
 from schemas.layout import CLIPS_FILE, DATASET_FILE
@@ -30,8 +32,8 @@ class ClipIndex:
     """Unique names."""
     groups: tuple[str, ...]
     """What must not straddle a hold-out."""
-    labels: Int[np.ndarray, " clips"]
-    """Class index."""
+    labels: dict[str, pa.Array]
+    """Per task key (`gblend.heads`), class indices: int32, or lists of them for several labels; null: unlabelled."""
     present: dict[str, Bool[np.ndarray, " clips"]]
     """Per modality of the run, whether the clip has it."""
     shards: tuple[str, ...]
@@ -44,13 +46,17 @@ class ClipIndex:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
+    def labelled(self) -> Bool[np.ndarray, " clips"]:
+        """Clips that some task has a label for."""
+        return np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in self.labels.values()], axis=0)
+
     def take(self, chosen: np.ndarray) -> "ClipIndex":
         """The clips at these positions (or under this mask), in order."""
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         return ClipIndex(
             clip_ids=tuple(self.clip_ids[i] for i in positions),
             groups=tuple(self.groups[i] for i in positions),
-            labels=self.labels[positions],
+            labels={key: column.take(pa.array(positions)) for key, column in self.labels.items()},
             present={name: mask[positions] for name, mask in self.present.items()},
             shards=tuple(self.shards[i] for i in positions),
             rows=self.rows[positions],
@@ -95,14 +101,6 @@ def read_dataset_info(data: str) -> DatasetInfo:
     return DatasetInfo.loads(text, what=path)
 
 
-def single_label_task(info: DatasetInfo) -> Task:
-    """The task to train on: the data set's only one, single label."""
-    names = ", ".join(f"{task.name} ({task.kind} label)" for task in info.tasks)
-    if len(info.tasks) != 1 or info.tasks[0].kind != "single":
-        raise ValueError(f"training takes a data set with one single-label task; this one has: {names}")
-    return info.tasks[0]
-
-
 def resolve_modalities(info: DatasetInfo, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Modalities of a run: those wanted, or all stored, in the order of heads and tables."""
     stored = info.modalities
@@ -116,34 +114,26 @@ def resolve_modalities(info: DatasetInfo, wanted: tuple[str, ...]) -> tuple[str,
     return tuple(name for name in stored if name in wanted) if wanted else stored
 
 
-def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, ...], task: Task) -> ClipIndex:
+def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, ...]) -> ClipIndex:
     """The clips of one split, in stored order.
 
     Raises:
-        ValueError: The split is empty, a file is missing or has the wrong schema, or a clip has no label.
+        ValueError: The split is empty, a file is missing or has the wrong schema, or a label is no class.
     """
-    ids, groups, labels, shards, uris = [], [], [], [], []
+    ids, groups, shards, uris = [], [], [], []
+    tasks = by_key(info.tasks)
+    labels: dict[str, list[pa.Array]] = {key: [] for key in tasks}
     rows: list[int] = []
     present: dict[str, list[bool]] = {name: [] for name in modalities}
     for shard in info.require_split(split):
         path = f"{data.rstrip('/')}/{shard.name}/{CLIPS_FILE}"
         table = _open(path).read_all()
         require_schema(table.schema, clips_schema(info.tasks), what=path, remedy=REMEDY)
-        found = table.column(task.column)
-        if found.null_count:
-            raise ValueError(
-                f"{path}: {found.null_count} clips of split {split!r} have no {task.column}; training and scoring "
-                "need labels, so leave unlabelled clips out of the manifest"
-            )
+        for key, task in tasks.items():
+            labels[key] += _labels(table, task, path)
         ids += table.column("clip_id").to_pylist()
         groups += table.column("group").to_pylist()
         uris += table.column("uri").to_pylist()
-        outside = [label for label in found.to_pylist() if not 0 <= label < len(task.classes)]
-        if outside:
-            raise ValueError(
-                f"{path}: {task.column} is {outside[0]}, but there are {len(task.classes)} classes; {REMEDY}"
-            )
-        labels += found.to_pylist()
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
         for name in modalities:
@@ -151,7 +141,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, 
     return ClipIndex(
         clip_ids=tuple(ids),
         groups=tuple(groups),
-        labels=np.asarray(labels, dtype=np.int64),
+        labels={key: pa.concat_arrays(parts) for key, parts in labels.items()},
         present={name: np.asarray(mask, dtype=bool) for name, mask in present.items()},
         shards=tuple(shards),
         rows=np.asarray(rows, dtype=np.int64),
@@ -210,6 +200,18 @@ class ClipReader:
                 )
             self._files[key] = reader
         return self._files[key]
+
+
+def _labels(table: pa.Table, task: Task, path: str) -> list[pa.Array]:
+    """A label column, every label checked to be a class."""
+    column = table.column(task.column)
+    flat = column if task.kind == "single" else pc.list_flatten(column)  # pyright: ignore[reportAttributeAccessIssue]
+    outside = [label for label in flat.unique().to_pylist() if label is not None and not 0 <= label < len(task.classes)]
+    if outside:
+        raise ValueError(f"{path}: {task.column} is {outside[0]}, but there are {len(task.classes)} classes; {REMEDY}")
+    if task.kind == "multi" and flat.null_count:
+        raise ValueError(f"{path}: {flat.null_count} labels inside the lists of {task.column} are null; {REMEDY}")
+    return column.chunks
 
 
 def _present(table: pa.Table, modality: str, info: DatasetInfo, shard: str) -> list[bool]:

@@ -7,28 +7,30 @@ number of workers or loader processes, nor by what was measured before.
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities, single_label_task
+from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
-from gblend.holdout import hold_out
+from gblend.heads import by_key
+from gblend.holdout import Label, hold_out
 from gblend.inputs import choose_window, cut_window, window_spec
-from schemas import FeatureSpec, TensorSpec
+from schemas import FeatureSpec, Task, TensorSpec
 from schemas.features import FORMAT_VERSION
 
 Draw = tuple[int, tuple[int, ...] | None]
 """Position of a clip, and the entropy of its random window; None for the central window."""
 
 Sample = dict[str, Any]
-"""``position`` int, ``label`` int, ``arrays`` per modality, ``present`` per modality bool."""
+"""``position`` int, ``labels`` per task key (`label_value`), ``arrays`` per modality, ``present`` per modality bool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,9 @@ class Batch:
 
     position: Tensor
     """int64 (batch): place of each clip in its data set."""
-    label: Tensor
-    """int64 (batch)."""
+    labels: dict[str, Tensor]
+    """Per task key (`gblend.heads`), int64 (batch), or for several labels float32 (batch, classes) of 0 and 1; -1 where
+    the clip is unlabelled."""
     arrays: dict[str, Tensor]
     """Per modality, (batch, ...), as `gblend.inputs.cut_window` makes them."""
     present: dict[str, Tensor]
@@ -48,6 +51,11 @@ class Batch:
 @runtime_checkable
 class WindowDataset(Protocol):
     """What training and measuring ask of a set of clips."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Tasks by key (`gblend.heads`)."""
+        ...
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -72,10 +80,12 @@ class ClipDataset(Dataset):
         *,
         config: TrainConfig,
         spec: FeatureSpec,
+        tasks: Mapping[str, Task],
         modalities: tuple[str, ...],
         columns: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         self.index = index
+        self.tasks = tasks
         self._reader = reader
         self._config = config
         self._spec = spec
@@ -98,7 +108,9 @@ class ClipDataset(Dataset):
         window = choose_window(clip, self._config.input, rng)
         return {
             "position": position,
-            "label": int(self.index.labels[position]),
+            "labels": {
+                key: label_value(self.index.labels[key][position].as_py(), task) for key, task in self.tasks.items()
+            },
             "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities, columns=self._columns),
             # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
             "present": {name: clip.has(name) for name in self._modalities},
@@ -119,8 +131,6 @@ class RunData:
     """The other splits (val, test), read only for scores."""
     modalities: tuple[str, ...]
     """Of the joint network, in the order of its heads."""
-    classes: tuple[str, ...]
-    """Class names."""
     spec: FeatureSpec
     """How the windows' arrays are to be read (`gblend.inputs.window_spec`)."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -131,10 +141,22 @@ class RunData:
     """Of clip ids, labels and feature specs: data sets that differ in these are not the same data."""
     excluded: dict[str, int] | None = None
     """Clips left out by the missing-modality policy, per split."""
+    unlabelled: dict[str, int] | None = None
+    """Clips left out because no task has a label for them, per split."""
     probe_part: Sequence[int] | None = None
     """Positions in ``train`` that short probes train on, ``train_slice`` among them; None: all."""
-    class_counts: Sequence[int] | None = None
-    """Clips of T per class, for class weights in proportion to them."""
+    class_counts: Mapping[str, Sequence[int]] | None = None
+    """Per task key, clips of T per class, for class weights in proportion to them."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Tasks by key (`gblend.heads`)."""
+        return self.train.tasks
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of classes per task key."""
+        return {key: len(task.classes) for key, task in self.tasks.items()}
 
 
 def training_batches(
@@ -180,7 +202,7 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
 
     Raises:
         ValueError: Not a finished data set, no clip to train on or none to score on, a source video in train and in
-            another split, a modality it lacks, labels of another kind, stored frames smaller than the network's.
+            another split, a modality it lacks, a task without labels, stored frames smaller than the network's.
     """
     info = read_dataset_info(data)
     splits = [split for split in ("val", "test") if any(s.split == split and s.clips > 0 for s in info.shards)]
@@ -188,25 +210,30 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         raise ValueError(f"{data} has no clip in split 'val' or 'test': there is nothing to score on")
     require_resolution(info.features, config)
     modalities = resolve_modalities(info, config.modalities)
-    task = single_label_task(info)
+    tasks = by_key(info.tasks)
     columns = {name: spec for name, spec in info.columns.items() if name in modalities}
     reader = ClipReader(data, info, modalities)
     excluded: dict[str, int] = {}
+    unlabelled: dict[str, int] = {}
 
     def open_split(split: str) -> ClipIndex:
-        index = read_index(data, info, split, modalities, task)
+        index = read_index(data, info, split, modalities)
+        index, unlabelled[split] = leave_out_unlabelled(index, split)
         kept, excluded[split] = apply_missing_policy(index, config, split)
         return kept
 
     def dataset(index: ClipIndex) -> ClipDataset:
-        return ClipDataset(index, reader, config=config, spec=info.features, modalities=modalities, columns=columns)
+        return ClipDataset(
+            index, reader, config=config, spec=info.features, tasks=tasks, modalities=modalities, columns=columns
+        )
 
     pool = open_split("train")
     others = {split: open_split(split) for split in splits}
     for split, index in others.items():
         require_disjoint(pool, index, split)
-    held = hold_out(pool.labels.tolist(), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
+    held = hold_out(strata(pool), pool.groups, config.blend.holdout_share, seed=config.blend.holdout_seed)
     train, heldout = pool.take(~held), pool.take(held)
+    require_labels({"training": train, "held-out": heldout, **others}, tasks)
     part = choose_part(train, config.blend.probe_fraction, seed=config.blend.holdout_seed)
     chosen = choose_slice(train.take(part), len(heldout), seed=config.blend.holdout_seed)
     positions = np.flatnonzero(part)
@@ -216,15 +243,75 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         heldout=dataset(heldout),
         splits={split: dataset(index) for split, index in others.items()},
         modalities=modalities,
-        classes=task.classes,
         spec=window_spec(info.features, config.input),
         heldout_ids=heldout.clip_ids,
         shapes={name: (spec.channels, *spec.shape[:-1]) for name, spec in columns.items()},
         fingerprint=fingerprint(info.features, [pool, *others.values()], columns=columns),
         excluded=excluded,
+        unlabelled=unlabelled,
         probe_part=None if part.all() else positions.tolist(),
-        class_counts=np.bincount(train.labels, minlength=len(task.classes)).tolist(),
+        class_counts={key: count_classes(train.labels[key], len(task.classes)) for key, task in tasks.items()},
     )
+
+
+def label_value(label: int | list[int] | None, task: Task) -> int | Float[np.ndarray, " classes"]:
+    """A clip's label as training takes it: its class, or 1 for the classes it has and 0 for the others; -1: unlabelled.
+
+    >>> label_value([2, 0], Task(name="event", kind="multi", classes=("a", "b", "c"))).tolist()
+    [1.0, 0.0, 1.0]
+    """
+    if task.kind == "single":
+        assert not isinstance(label, list)
+        return -1 if label is None else label
+    assert not isinstance(label, int)
+    values = np.full(len(task.classes), -1.0 if label is None else 0.0, dtype=np.float32)
+    values[label or []] = 1.0
+    return values
+
+
+def count_classes(labels: pa.Array, classes: int) -> list[int]:
+    """Clips of every class; a clip counts for each of its classes.
+
+    >>> count_classes(pa.array([0, 1, None, 1]), 3), count_classes(pa.array([[0, 1], None, [], [1, 1]]), 3)
+    ([1, 2, 0], [1, 2, 0])
+    """
+    if not pa.types.is_list(labels.type):
+        return np.bincount(labels.drop_null().to_numpy(), minlength=classes).tolist()
+    each = [label for clip in labels.to_pylist() for label in set(clip or ())]
+    return np.bincount(np.array(each, dtype=np.int64), minlength=classes).tolist()
+
+
+def leave_out_unlabelled(index: ClipIndex, split: str) -> tuple[ClipIndex, int]:
+    """Clips that some task has a label for, and how many have none at all: they would train and score nothing."""
+    kept = index.labelled()
+    if not kept.any():
+        raise ValueError(f"no clip of split {split!r} has a label; give labels in the manifest")
+    return (index if kept.all() else index.take(kept)), int((~kept).sum())
+
+
+def require_labels(parts: Mapping[str, ClipIndex], tasks: Mapping[str, Task]) -> None:
+    """Raise ``ValueError`` when a task has no label at all in some part of the data."""
+    for part, index in parts.items():
+        for key, task in tasks.items():
+            if index.labels[key].null_count == len(index):
+                raise ValueError(
+                    f"task {task.name!r} has no label on any of the {len(index)} {part} clips; label some, or leave "
+                    "the task out of the manifest"
+                )
+
+
+def strata(index: ClipIndex) -> Sequence[int] | Sequence[Collection[Label]]:
+    """What the clips are stratified by: their class, or with several labels or tasks all they have."""
+    columns = {key: column.to_pylist() for key, column in index.labels.items()}
+    if all(isinstance(label, int) for label in columns.get("", [None])):
+        return columns[""]
+    return [
+        {(key, each) for key, found in columns.items() for each in _as_list(found[clip])} for clip in range(len(index))
+    ]
+
+
+def _as_list(label: int | list[int] | None) -> list[int]:
+    return [] if label is None else [label] if isinstance(label, int) else label
 
 
 def fingerprint(
@@ -233,7 +320,8 @@ def fingerprint(
     """SHA-256 of what was computed from which clips, with which labels and groups, and of the user's own tensors."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, features.to_json()], sort_keys=True).encode())
     for index in indexes:
-        digest.update(json.dumps([index.clip_ids, index.labels.tolist(), index.groups]).encode())
+        labels = {key: column.to_pylist() for key, column in index.labels.items()}
+        digest.update(json.dumps([index.clip_ids, labels.get("", labels), index.groups]).encode())
     if columns:
         digest.update(json.dumps({name: spec.describe() for name, spec in columns.items()}, sort_keys=True).encode())
     return digest.hexdigest()
@@ -276,7 +364,7 @@ def choose_part(train: ClipIndex, fraction: float, *, seed: int) -> Bool[np.ndar
     if fraction == 1.0:
         return np.ones(len(train), dtype=bool)
     try:
-        return hold_out(train.labels.tolist(), train.groups, fraction, seed=seed)
+        return hold_out(strata(train), train.groups, fraction, seed=seed)
     except ValueError:
         raise ValueError(
             f"blend.probe_fraction ({fraction:g}) of {len(train)} training clips in {len(set(train.groups))} groups is "
@@ -289,7 +377,7 @@ def choose_slice(train: ClipIndex, size: int, *, seed: int) -> list[int]:
     if size >= len(train):
         return list(range(len(train)))
     # Every clip is a group of its own: T' is not held out from anything.
-    chosen = hold_out(train.labels.tolist(), range(len(train)), size / len(train), seed=seed)
+    chosen = hold_out(strata(train), range(len(train)), size / len(train), seed=seed)
     return np.flatnonzero(chosen).tolist()
 
 
@@ -307,7 +395,7 @@ def _collate(samples: list[Sample]) -> Batch:
     names = samples[0]["arrays"]
     return Batch(
         position=torch.tensor([s["position"] for s in samples]),
-        label=torch.tensor([s["label"] for s in samples]),
+        labels={key: torch.from_numpy(np.stack([s["labels"][key] for s in samples])) for key in samples[0]["labels"]},
         arrays={name: torch.from_numpy(np.stack([s["arrays"][name] for s in samples])) for name in names},
         present={name: torch.tensor([s["present"][name] for s in samples]) for name in names},
     )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from gblend.aggregate import LossCurve, by_method, loss_curves
+from gblend.aggregate import LossCurve, groups, loss_curves, task_keys
 from gblend.figures import Figure, all_heads
 from gblend.ogr import RELATIVE_TOLERANCE, overfitting_to_generalization_ratio, without_rounding
 from gblend.runs import Run
@@ -90,21 +90,25 @@ def epoch_ratios(curve: LossCurve) -> EpochRatios:
 
 
 def epoch_figure(runs: Sequence[Run]) -> Figure:
-    """Per method two panels on common scales: OGR of every epoch on a log axis, and the path of G and O."""
+    """Per method (and task) two panels on common scales: OGR of every epoch on a log axis, and the path of G and O."""
     heads = all_heads(runs)
-    found = {
-        method: {head: epoch_ratios(curve) for head, curve in loss_curves(group).items()}
-        for method, group in by_method(runs).items()
-    }
-    found = {method: ratios for method, ratios in found.items() if any(len(r.epochs) > 1 for r in ratios.values())}
+    found = [
+        (group, {head: epoch_ratios(curve) for head, curve in loss_curves(group.runs, group.task).items()})
+        for group in groups(runs)
+    ]
+    found = [(group, ratios) for group, ratios in found if any(len(r.epochs) > 1 for r in ratios.values())]
     if not found:
         return Figure(missing="No run has a history of losses of two epochs or more.")
-    everything = [ratios for by_head in found.values() for ratios in by_head.values()]
-    limits, plane = _ogr_limits(everything), _plane_limits(everything)
+    everything = {
+        task: [ratios for group, by_head in found if group.task == task for ratios in by_head.values()]
+        for task in task_keys(runs)
+    }
+    limits = _ogr_limits([ratios for of_task in everything.values() for ratios in of_task])
     panels = []
-    for index, (method, by_head) in enumerate(found.items()):
-        panels.append(_ogr_panel(f"epochs{index}", method, by_head, heads, limits))
-        panels.append(_plane_panel(f"plane{index}", method, by_head, heads, plane))
+    for index, (group, by_head) in enumerate(found):
+        plane = _plane_limits(everything[group.task])
+        panels.append(_ogr_panel(f"epochs{index}", group.title, by_head, heads, limits))
+        panels.append(_plane_panel(f"plane{index}", group.title, by_head, heads, plane, group.unit))
     return Figure(panels=tuple(panels))
 
 
@@ -116,10 +120,12 @@ def epoch_caption(runs: Sequence[Run]) -> str:
         "the dot; the slope of a line from the origin is the OGR so far. Dashed in both: OGR = 1, as much overfitting "
         "gained as held-out loss won."
     )
-    compared = compared_curves(runs)
-    ratios = {head: epoch_ratios(curve) for head, curve in compared.curves.items()}
-    words = [_costly_words(head, found) for head, found in ratios.items() if len(found.epochs) > 1]
-    return f"{text} {compared.where}, {'; '.join(words)}." if words else text
+    for task in task_keys(runs):
+        compared = compared_curves(runs, task)
+        ratios = {head: epoch_ratios(curve) for head, curve in compared.curves.items()}
+        words = [_costly_words(head, found) for head, found in ratios.items() if len(found.epochs) > 1]
+        text += f" {compared.where}, {'; '.join(words)}." if words else ""
+    return text
 
 
 def _costly_words(head: str, found: EpochRatios) -> str:
@@ -184,6 +190,7 @@ def _plane_panel(
     found: Mapping[str, EpochRatios],
     heads: tuple[str, ...],
     limits: tuple[tuple[float, float], tuple[float, float]],
+    unit: str,
 ) -> str:
     width, height = PAIR_PX
     label = f"{method}: overfitting O against generalisation G of {', '.join(found)}, since the first measured epoch"
@@ -198,8 +205,8 @@ def _plane_panel(
                 )
         drawn.axes.set_xlim(*limits[0])
         drawn.axes.set_ylim(*limits[1])
-        drawn.axes.set_xlabel("G (nats)")
-        drawn.axes.set_ylabel("O (nats)")
+        drawn.axes.set_xlabel(f"G ({unit})")
+        drawn.axes.set_ylabel(f"O ({unit})")
         drawn.axes.set_title(f"{method}: O against G")
     return drawn.svg[0]
 

@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gblend.aggregate import HeadEstimate, LossCurve, Step, by_method, estimate_steps, loss_curves
+from gblend.aggregate import HeadEstimate, LossCurve, Step, estimate_steps, groups, loss_curves
+from gblend.heads import branches_of
 from gblend.runs import Run
 from gblend.svg import INK, MUTED, PAPER, head_ink, panel
 from gblend.table import ComparisonTable, MethodRow, decimal, head_order
@@ -34,19 +35,22 @@ class Figure:
 
 
 def all_heads(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Every head of every run: decides the colours, so all figures of a page get the same tuple."""
-    return head_order(head for run in runs for head in run.result.heads)
+    """Every branch of every run: decides the colours, so all figures of a page get the same tuple."""
+    return head_order(branches_of(head for run in runs for head in run.result.heads))
 
 
 def accuracy_figure(table: ComparisonTable) -> Figure:
-    """Accuracy by method: one panel of the heads that predict, one of every head inside the joint runs."""
+    """The table's metric by method: one panel of the heads that predict, one of every head inside the joint runs."""
     joint = [row for row in table.rows if len(table.scores(row)) > 1]
     rows = [row for row in table.rows if math.isfinite(_mean(table, row, row.primary))]
     if not rows:
         return Figure(missing=f"No run has a score on the {table.split} split.")
-    panels = [_accuracy_panel(table, rows, "accuracy", "The head that predicts", primary_only=True)]
+    place = "" if not table.task else str(table.tasks.index(table.task))
+    panels = [_accuracy_panel(table, rows, f"accuracy{place}", "The head that predicts", primary_only=True)]
     if joint:
-        panels.append(_accuracy_panel(table, joint, "heads", "Every head of the joint runs", primary_only=False))
+        panels.append(
+            _accuracy_panel(table, joint, f"heads{place}", "Every head of the joint runs", primary_only=False)
+        )
     return Figure(panels=tuple(panels))
 
 
@@ -58,7 +62,7 @@ def _mean(table: ComparisonTable, row: MethodRow, head: str) -> float:
 def _accuracy_panel(
     table: ComparisonTable, rows: Sequence[MethodRow], name: str, title: str, *, primary_only: bool
 ) -> str:
-    label = f"{title}: {table.split} accuracy of {', '.join(row.method for row in rows)}"
+    label = f"{title}: {table.split} {table.measure}, {', '.join(row.method for row in rows)}"
     with panel(name, label, heads=table.heads, width_px=440, height_px=86 + 30 * len(rows)) as drawn:
         axes = drawn.axes
         for y, row in enumerate(rows):
@@ -83,23 +87,26 @@ def _accuracy_panel(
         axes.xaxis.set_major_formatter(lambda value, _: decimal(value, 2))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"{table.split} accuracy")
+        axes.set_xlabel(f"{table.split} {table.measure}")
         axes.set_title(title)
     return drawn.svg[0]
 
 
 def loss_figure(runs: Sequence[Run]) -> Figure:
-    """Training (dashed) and held-out (solid) loss of every head, one panel a method, all on one scale."""
+    """Training (dashed) and held-out (solid) loss of every head, one panel a method; those of a task on one scale."""
     heads = all_heads(runs)
-    curves = {method: loss_curves(group) for method, group in by_method(runs).items()}
-    curves = {method: found for method, found in curves.items() if found}
+    curves = [(group, found) for group in groups(runs) if (found := loss_curves(group.runs, group.task))]
     if not curves:
         return Figure(missing="No run has a history of losses.")
-    low, high, cut = _loss_limits([curve for found in curves.values() for curve in found.values()])
+    limits = {
+        task: _loss_limits([curve for group, found in curves if group.task == task for curve in found.values()])
+        for task in {group.task for group, _ in curves}
+    }
     panels = []
-    for index, (method, found) in enumerate(curves.items()):
+    for index, (group, found) in enumerate(curves):
         width, height = PANEL_PX
-        label = f"{method}: training and held-out loss of {', '.join(found)}"
+        low, high, _ = limits[group.task]
+        label = f"{group.title}: training and held-out loss of {', '.join(found)}"
         with panel(f"loss{index}", label, heads=heads, width_px=width, height_px=height) as drawn:
             for head, curve in found.items():
                 color = head_ink(head, heads)
@@ -113,9 +120,10 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
             drawn.axes.set_ylim(low, high)
             drawn.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             drawn.axes.set_xlabel("epoch")
-            drawn.axes.set_ylabel("loss (nats)")
-            drawn.axes.set_title(method)
+            drawn.axes.set_ylabel(f"loss ({group.unit})")
+            drawn.axes.set_title(group.title)
         panels.append(drawn.svg[0])
+    cut = any(found[2] for found in limits.values())
     note = "Curves that leave the panels at the top were cut there." if cut else ""
     return Figure(panels=tuple(panels), note=note)
 
@@ -136,13 +144,13 @@ def ogr_figure(runs: Sequence[Run]) -> Figure:
     """Per method with estimates: OGR, and the O and G it is made of; over epochs where there are several estimates."""
     heads = all_heads(runs)
     panels, cut = [], False
-    for index, (method, group) in enumerate(by_method(runs).items()):
-        steps = estimate_steps(group)
+    for index, group in enumerate(groups(runs)):
+        steps = estimate_steps(group.runs, group.task)
         if len(steps) == 1:
-            panels.append(_ogr_bars(f"ogr{index}", method, steps[0], heads))
-            panels.append(_parts_bars(f"parts{index}", method, steps[0], heads))
+            panels.append(_ogr_bars(f"ogr{index}", group.title, steps[0], heads))
+            panels.append(_parts_bars(f"parts{index}", group.title, steps[0], heads))
         elif steps:
-            panels.append(_ogr_lines(f"ogr{index}", method, steps, heads))
+            panels.append(_ogr_lines(f"ogr{index}", group.title, steps, heads))
         values = [found.ogr for step in steps for found in step.heads]
         cut = cut or any(value > _ogr_top(values) for value in values)
     if not panels:
@@ -264,13 +272,13 @@ def weights_figure(runs: Sequence[Run]) -> Figure:
     """Loss weights over training, stacked to 1: a bar per super-epoch, as wide as it is long, mean over seeds."""
     heads = all_heads(runs)
     panels = []
-    for index, (method, group) in enumerate(by_method(runs).items()):
-        steps = estimate_steps(group)
+    for index, group in enumerate(groups(runs)):
+        steps = estimate_steps(group.runs, group.task)
         if not steps:
             continue
         end = max(step.end_epoch for step in steps)
         width, height = PANEL_PX
-        label = f"{method}: loss weight of every head over training"
+        label = f"{group.title}: loss weight of every head over training"
         with panel(f"weights{index}", label, heads=heads, width_px=width, height_px=height) as drawn:
             for step in steps:
                 length = max(step.end_epoch - step.epoch, 1)
@@ -293,7 +301,7 @@ def weights_figure(runs: Sequence[Run]) -> Figure:
             drawn.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             drawn.axes.set_xlabel("epoch")
             drawn.axes.set_ylabel("loss weight")
-            drawn.axes.set_title(method)
+            drawn.axes.set_title(group.title)
         panels.append(drawn.svg[0])
     if not panels:
         return Figure(missing="No run estimated weights; the methods tracked, offline and online do.")

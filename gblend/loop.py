@@ -15,8 +15,9 @@ from gblend import collective
 from gblend.config import TrainConfig
 from gblend.data import Batch, RunData, training_batches, training_loader
 from gblend.encoders import OwnEncoder
+from gblend.heads import key_of
 from gblend.inputs import to_inputs
-from gblend.loss import LearnedWeights, blended_loss, class_weights_of
+from gblend.loss import LearnedWeights, blended_loss, class_weights_of, labelled
 from gblend.measure import head_mask
 from gblend.model import BlendModel
 from gblend.modulation import modulate
@@ -137,7 +138,10 @@ def train_together(
     for learner in learners:
         _require_weights(learner)
     device = next(learners[0].model.parameters()).device
-    class_weights = class_weights_of(config.loss, data.class_counts, data.classes, device)
+    counts = data.class_counts or {}
+    class_weights = {
+        key: class_weights_of(config.loss, counts.get(key), task, device) for key, task in data.tasks.items()
+    }
     networks = [_shared(learner, config) for learner in learners]
     modalities = tuple(m for m in data.modalities if any(m in learner.model.modalities for learner in learners))
     clips = data.train.only(modalities)
@@ -180,37 +184,47 @@ def train_together(
             after_epoch(epoch + 1, rate)
 
 
-def _step(lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Tensor | None) -> None:
+def _step(
+    lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Mapping[str, Tensor | None]
+) -> None:
     learner = lane.learner
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
     present = {name: batch.present[name] for name in learner.model.modalities}
-    masks = {name: head_mask(name, present) for name in learner.model.head_names}
+    masks = {name: head_mask(name, present) & labelled(batch.labels[key_of(name)]) for name in learner.model.head_names}
     if isinstance(learner.weights, LearnedWeights):
         weights, penalty = learner.weights()
     else:
         weights, penalty = learner.weights, 0.0
-    counts = _counts(masks, batch.label, class_weights)
+    counts = _counts(masks, batch.labels, class_weights)
     logits = lane.network(batch.arrays, present)
     loss = penalty + blended_loss(
-        logits, batch.label, masks, weights, counts, loss=config.loss, class_weights=class_weights
+        logits, batch.labels, masks, weights, counts, loss=config.loss, class_weights=class_weights
     )
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if isinstance(learner.weights, LearnedWeights):
         collective.average_gradients(learner.weights)
     if learner.ogm_alpha is not None:
-        modulate(learner.model, batch.arrays, present, batch.label, alpha=learner.ogm_alpha, generator=lane.noise)
+        modulate(learner.model, batch.arrays, present, batch.labels, alpha=learner.ogm_alpha, generator=lane.noise)
     learner.optimizer.step()
 
 
-def _counts(masks: Mapping[str, Tensor], label: Tensor, class_weights: Tensor | None) -> dict[str, Tensor]:
+def _counts(
+    masks: Mapping[str, Tensor], labels: Mapping[str, Tensor], class_weights: Mapping[str, Tensor | None]
+) -> dict[str, Tensor]:
     """What the clips of each head count, over the whole batch of all workers, for the mean each worker contributes to.
 
     Workers' shares may differ in size, in classes and in missing modalities, so a mean of means would be another one.
+    Of several labels a clip counts 1: class weights are inside its loss.
     """
-    each = torch.ones(len(label), device=label.device) if class_weights is None else class_weights[label]
-    totals = collective.sum_over_workers(torch.stack([(mask * each).sum() for mask in masks.values()]))
+    each = {
+        key: torch.ones(len(label), device=label.device)
+        if (weights := class_weights.get(key)) is None or label.dim() == 2
+        else weights[label.clamp(min=0)]
+        for key, label in labels.items()
+    }
+    totals = collective.sum_over_workers(torch.stack([(mask * each[key_of(m)]).sum() for m, mask in masks.items()]))
     shares = torch.where(totals > 0, totals, 1.0) / collective.world_size()
     return dict(zip(masks, shares.unbind(), strict=True))
 
@@ -219,7 +233,7 @@ def _on_device(batch: Batch, modalities: tuple[str, ...], data: RunData, device:
     """The batch with arrays as networks take them."""
     return Batch(
         position=batch.position,
-        label=batch.label.to(device),
+        labels={key: label.to(device) for key, label in batch.labels.items()},
         arrays=to_inputs({name: batch.arrays[name].to(device) for name in modalities}, data.spec),
         present={name: batch.present[name].to(device) for name in modalities},
     )

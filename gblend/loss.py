@@ -1,7 +1,9 @@
 """What training minimises: the blended loss (Eq. 7), with weights that are given or learned.
 
-Only training sees class weights and label smoothing; O and G are made of plain cross-entropy (`gblend.measure`). A
-loss of the user's own takes its place in both.
+A single label has cross-entropy; several labels a clip have binary cross-entropy with logits, the mean over the classes
+(as in the authors' code), so its unit is nats per class. Label tensors tell which: int64 (batch), or float32 (batch,
+classes), of 0 and 1; -1 is an unlabelled clip. Only training sees class weights and label smoothing; O and G are made
+of the plain loss (`gblend.measure`). A loss of the user's own takes its place in both.
 """
 
 import math
@@ -12,20 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gblend.config import LossConfig
+from gblend.heads import key_of
 from gblend.own import import_callable
+from schemas import Task
 
 EQUAL = LossConfig()
+
+NO_CLASS_WEIGHTS: Mapping[str, Tensor | None] = {}
 
 
 def blended_loss(
     logits: Mapping[str, Tensor],
-    label: Tensor,
+    labels: Tensor | Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     weights: Mapping[str, float | Tensor],
     counts: Mapping[str, float | Tensor],
     *,
     loss: LossConfig = EQUAL,
-    class_weights: Tensor | None = None,
+    class_weights: Mapping[str, Tensor | None] = NO_CLASS_WEIGHTS,
 ) -> Tensor:
     """L_blend = sum of w_i L_i (Eq. 7); L_i is the sum over its clips divided by ``counts``.
 
@@ -33,28 +39,29 @@ def blended_loss(
 
     Args:
         logits: Per head, float (batch, classes).
-        label: int64 (batch).
-        masks: Per head, bool (batch): the clips it can answer for.
+        labels: Of the only task, or per task key (`gblend.heads`), int64 (batch) or float32 (batch, classes).
+        masks: Per head, bool (batch): the labelled clips it can answer for.
         weights: Per head.
         counts: Per head, what its clips count together: their number, or the sum of their class weights.
         loss: For the label smoothing.
-        class_weights: Float (classes); none: every clip counts 1.
+        class_weights: Per task key, float (classes); none: every clip, or class, counts 1.
 
     >>> logits = {"rgb": torch.zeros(2, 4), "fused": torch.zeros(2, 4)}
     >>> everywhere = {name: torch.ones(2, dtype=torch.bool) for name in logits}
-    >>> label, counts = torch.tensor([0, 1]), {"rgb": 2.0, "fused": 2.0}
-    >>> round(float(blended_loss(logits, label, everywhere, {"rgb": 0.25, "fused": 0.5}, counts)), 4)  # 0.75 ln 4
+    >>> labels, counts = torch.tensor([0, 1]), {"rgb": 2.0, "fused": 2.0}
+    >>> round(float(blended_loss(logits, labels, everywhere, {"rgb": 0.25, "fused": 0.5}, counts)), 4)  # 0.75 ln 4
     1.0397
     """
-    total = torch.zeros((), device=label.device)
+    by_task = {"": labels} if isinstance(labels, Tensor) else labels
+    total = torch.zeros((), device=next(iter(logits.values())).device)
     for name, weight in weights.items():
         if isinstance(weight, Tensor) or weight != 0.0:
             each = clip_losses(
                 logits[name],
-                label,
+                by_task[key_of(name)],
                 own=loss.callable,
                 label_smoothing=loss.label_smoothing,
-                class_weights=class_weights,
+                class_weights=class_weights.get(key_of(name)),
             )
             total = total + weight * torch.where(masks[name], each, 0.0).sum() / counts[name]
     return total
@@ -68,24 +75,41 @@ def clip_losses(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """The loss of every clip, float32 (batch): cross-entropy in nats, or a user's own.
+    """The loss of every clip, float32 (batch): cross-entropy in nats, of several labels per class, or a user's own.
 
     Args:
         logits: Float (batch, classes).
-        label: int64 (batch).
+        label: int64 (batch), or float32 (batch, classes) for several labels; the loss of an unlabelled clip is 0.
         own: The user's, as ``module:callable``; smoothing and class weights are not for it.
-        label_smoothing: Of cross-entropy.
-        class_weights: Of cross-entropy, float (classes).
+        label_smoothing: Share s of the target spread evenly: over the classes, or over yes and no: y (1 - s) + s / 2.
+        class_weights: Float (classes): what a clip of the class counts, or what the class counts in the mean over all.
 
     Raises:
         ValueError: The user's loss cannot be imported, or does not return a float tensor of shape (batch).
 
     >>> clip_losses(torch.zeros(2, 4), torch.tensor([0, 1]))
     tensor([1.3863, 1.3863])
+    >>> clip_losses(torch.zeros(2, 4), torch.tensor([[1.0, 0.0, 1.0, 0.0], [-1.0] * 4]))  # ln 2 a class; unlabelled
+    tensor([0.6931, 0.0000])
     """
-    if own is None:
+    known = labelled(label)
+    if not bool(known.all()):
+        # No gradient, not a None: workers must agree on which parameters have one.
+        losses = logits[:, :0].float().sum(dim=1)
+        if not bool(known.any()):
+            return losses
+        there = clip_losses(
+            logits[known], label[known], own=own, label_smoothing=label_smoothing, class_weights=class_weights
+        )
+        return losses.index_put((known,), there)
+    if own is None and label.dim() == 1:
         return F.cross_entropy(
             logits.float(), label, weight=class_weights, label_smoothing=label_smoothing, reduction="none"
+        )
+    if own is None:
+        target = label * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        return F.binary_cross_entropy_with_logits(logits.float(), target, weight=class_weights, reduction="none").mean(
+            dim=1
         )
     name = f"loss.callable ({own})"
     losses = import_callable(name, own, purpose="logits and labels")(logits.float(), label)
@@ -95,39 +119,54 @@ def clip_losses(
     return losses.float()
 
 
+def labelled(label: Tensor) -> Tensor:
+    """Which clips have a label, bool (batch).
+
+    >>> labelled(torch.tensor([2, -1])).tolist(), labelled(torch.tensor([[0.0, 1.0], [-1.0, -1.0]])).tolist()
+    ([True, False], [True, False])
+    """
+    return label >= 0 if label.dim() == 1 else label[:, 0] >= 0
+
+
 def class_weights_of(
-    config: LossConfig, counts: Sequence[int] | None, classes: Sequence[str], device: torch.device
+    config: LossConfig, counts: Sequence[int] | None, task: Task, device: torch.device
 ) -> Tensor | None:
-    """What a clip of each class counts, float (classes); None where all count 1.
+    """What a clip of each class counts, or a class among several labels, float (classes); None where all count 1.
+
+    ``balanced`` is in inverse proportion to the clips of a class; on average it is 1 over the clips, or with several
+    labels over the classes, whose mean the loss is.
 
     Args:
         config: Equal, balanced or given.
         counts: Clips of T per class, for ``balanced``.
-        classes: Names.
+        task: Kind and classes.
         device: Where the losses are computed.
 
     Raises:
         ValueError: Another number of weights than classes; ``balanced`` with a class that has no clip in T.
 
     >>> balanced = LossConfig(class_weights="balanced")
-    >>> class_weights_of(balanced, [30, 10], ["run", "jump"], torch.device("cpu")).tolist()  # 40/60, 40/20
+    >>> task = Task(name="action", kind="single", classes=("run", "jump"))
+    >>> class_weights_of(balanced, [30, 10], task, torch.device("cpu")).tolist()  # 40/60, 40/20
     [0.666..., 2.0]
     """
-    given = config.class_weights
+    given, classes = config.class_weights, task.classes
     if given == "equal":
         return None
     if given == "balanced":
         if counts is None or len(counts) != len(classes) or min(counts) == 0:
             missing = [name for name, count in zip(classes, counts or [0] * len(classes), strict=False) if count == 0]
             raise ValueError(
-                f"loss.class_weights balanced needs clips of every class to train on; there are none of "
+                f"loss.class_weights balanced needs clips of every class of {task.name} to train on; there are none of "
                 f"{', '.join(missing[:5]) or 'some'}; give numbers, or leave it at equal"
             )
-        values = [sum(counts) / (len(counts) * count) for count in counts]
+        total = sum(counts) if task.kind == "single" else len(counts) ** 2 / sum(1 / count for count in counts)
+        values = [total / (len(counts) * count) for count in counts]
     else:
         if len(given) != len(classes):
             raise ValueError(
-                f"loss.class_weights needs a number for each of {len(classes)} classes ({', '.join(classes[:5])}"
+                f"loss.class_weights needs a number for each of {len(classes)} classes of {task.name} "
+                f"({', '.join(classes[:5])}"
                 f"{', ...' if len(classes) > 5 else ''}), got {len(given)}"
             )
         values = [float(value) for value in given]

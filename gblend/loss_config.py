@@ -12,14 +12,15 @@ class LossConfig:
     """What is trained on: cross-entropy, or a loss of your own. Smoothing and class weights change training only."""
 
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes."""
+    """Share of the target that is spread evenly over all classes; of several labels a clip, over yes and no."""
     class_weights: Literal["equal", "balanced"] | tuple[float, ...] = "equal"
     """What a clip of each class counts. ``balanced``: in inverse proportion to the class's clips in T, 1 on average
-    over the clips. Or a number per class, in the order of the data set's classes."""
+    over the clips; of several labels a clip 1 on average over the classes, whose losses are weighed. Or a number per
+    class, in the order of the data set's classes."""
     callable: str | None = None
     """A loss of your own in place of cross-entropy, as ``module:callable``: from logits, float32 (batch, classes), and
-    labels, int64 (batch), to a loss per clip (batch). Training, T', V, O and G use it alike; the tables' losses, of
-    predicted probabilities, stay cross-entropy."""
+    labels, int64 (batch), or of several labels a clip float32 (batch, classes), to a loss per clip (batch). Training,
+    T', V, O and G use it alike; the tables' losses, of predicted probabilities, stay cross-entropy."""
 
     def __post_init__(self) -> None:
         require(0.0 <= self.label_smoothing < 1.0, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)

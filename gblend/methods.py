@@ -16,14 +16,16 @@
     ensemble+naive   nothing: the same and the naive run                       (k + 1) N
 
 Offline's probes, pretrain's trunks and the members of an ensemble are the uni-modal and naive runs of the same seed:
-they are trained once and, in a comparison, appear as rows of their own. No run, whatever its method, trains on V.
+they are trained once and, in a comparison, appear as rows of their own. No run, whatever its method, trains on V. With
+several tasks every branch has a head for each, and a branch trains all of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gblend.config import BlendConfig, TrainConfig
-from gblend.records import FUSED
+from gblend.heads import FUSED
+from schemas import Task
 
 FUSED_ONLY = ("naive", "dropout", "early-stop", "pretrain", "ogm-ge")
 """Methods that train the branch of the fused head."""
@@ -38,6 +40,8 @@ ESTIMATORS = ("tracked", "offline", "online")
 """Methods whose weights are estimated from O and G."""
 
 PLAIN = BlendConfig()
+
+ONE_TASK: Mapping[str, Task] = {}
 
 READERS = {
     "fixed_weights": ("fixed",),
@@ -89,8 +93,17 @@ def all_methods(modalities: Sequence[str]) -> tuple[str, ...]:
     return (*(f"uni:{name}" for name in modalities), *FUSED_ONLY, *BLENDS, *ENSEMBLES)
 
 
-def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: TrainConfig) -> None:
-    """Raise ``ValueError`` unless all methods are defined for these modalities and some of them read what is set."""
+def check_methods(
+    methods: Sequence[str], modalities: tuple[str, ...], config: TrainConfig, tasks: Mapping[str, Task] = ONE_TASK
+) -> None:
+    """Raise ``ValueError`` unless all methods are defined for these modalities and some of them read what is set.
+
+    Args:
+        methods: Names.
+        modalities: Of the joint network.
+        config: Of all runs.
+        tasks: By key (`gblend.heads`); none: one of a single label.
+    """
     if len(modalities) < 2:
         raise ValueError(f"blending needs at least two modalities, this run has: {', '.join(modalities)}")
     allowed = all_methods(modalities)
@@ -110,11 +123,18 @@ def check_methods(methods: Sequence[str], modalities: tuple[str, ...], config: T
             f"method tracked needs an epoch after its first super-epoch, got {config.epochs} epochs and "
             f"blend.first_epochs {blend.first_epochs}; lower --blend.first-epochs, or train longer"
         )
-    given = blend.fixed_weights
-    if "fixed" in methods and (len(given) != len(modalities) + 1 or min(given) < 0 or sum(given) == 0):
+    several = [task.name for task in tasks.values() if task.kind == "multi"]
+    if "ogm-ge" in methods and several:
+        raise ValueError(
+            f"method ogm-ge compares modalities by the probability of the one right class, and a clip has several of "
+            f"{several[0]}; leave it out"
+        )
+    given, count = blend.fixed_weights, max(1, len(tasks))
+    if "fixed" in methods and (len(given) != count * (len(modalities) + 1) or min(given) < 0 or sum(given) == 0):
+        each = "" if count == 1 else f", for {', then '.join(task.name for task in tasks.values())}"
         raise ValueError(
             f"method fixed needs blend.fixed_weights: one non-negative number for each of {', '.join(modalities)} and "
-            f"the fused head, not all 0; got {list(given)}"
+            f"the fused head{each}, not all 0; got {list(given)}"
         )
 
 

@@ -1,7 +1,9 @@
 """k encoders, k linear single-modality heads and one fused head, and the branches that probes train.
 
-A *branch* is one head with everything it reads. The single-modality network *is* the branch of its head and the naive
-joint network *is* the branch of the fused head: a probe, a baseline and a part of the blend are the same object.
+A *branch* is one head with everything it reads; with several tasks it is one head for each, which share all but the
+last linear layer: one layer, whose outputs are those of all tasks side by side (`gblend.heads` names them). The
+single-modality network *is* the branch of its head and the naive joint network *is* the branch of the fused head: a
+probe, a baseline and a part of the blend are the same object.
 
 With fusion ``mid`` an encoder is the first part of a trunk, whose maps the fused head reads; the single-modality head
 reads what the rest of the same trunk, its *end*, makes of them. With every other fusion there are no ends.
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from gblend.config import ModelConfig
 from gblend.encoders import DIMS, make_encoder
 from gblend.fusion import LATE, Concat, MidConcat, fused_head
-from gblend.records import FUSED
+from gblend.heads import FUSED, head_name, head_names
 from gblend.resnet import Trunk
 from gblend.resnet3d import last_stages
 
@@ -29,7 +31,8 @@ class BlendModel(nn.Module):
 
     Args:
         encoders: Per modality.
-        heads: Per modality, and the fused one last.
+        heads: Per branch: modalities, and the fused one last.
+        classes: Logits per task, by its key, that the outputs of each head are cut into; none: they are of one task.
         fusion: From the encoders' features to what the fused head reads; none: concatenation.
         ends: Per modality, what its head has between the encoder and itself, where there is anything.
     """
@@ -39,6 +42,7 @@ class BlendModel(nn.Module):
         *,
         encoders: Mapping[str, nn.Module],
         heads: Mapping[str, nn.Module],
+        classes: Mapping[str, int] | None = None,
         fusion: nn.Module | None = None,
         ends: Mapping[str, nn.Module] | None = None,
     ) -> None:
@@ -49,6 +53,9 @@ class BlendModel(nn.Module):
             fusion = Concat([cast(int, encoder.output_dim) for encoder in encoders.values()])
         self.fusion = fusion
         self.heads = nn.ModuleDict(dict(heads))
+        outputs = len([*next(iter(heads.values())).parameters()][-1])  # of the last bias
+        self.classes = dict(classes or {"": outputs})
+        assert sum(self.classes.values()) == outputs
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -56,15 +63,14 @@ class BlendModel(nn.Module):
         return tuple(self.encoders)
 
     @property
-    def head_names(self) -> tuple[str, ...]:
-        """Heads in the order of every list of losses and weights: the fused head last."""
+    def branches(self) -> tuple[str, ...]:
+        """Branches in the order of the heads of a task: the fused one last."""
         return tuple(self.heads)
 
     @property
-    def classes(self) -> int:
-        """Logits of every head."""
-        *_, bias = next(iter(self.heads.values())).parameters()
-        return len(bias)
+    def head_names(self) -> tuple[str, ...]:
+        """Heads in the order of every list of losses and weights: task by task, the fused head last in each."""
+        return head_names(self.classes, self.branches)
 
     def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits of every head.
@@ -75,13 +81,15 @@ class BlendModel(nn.Module):
                 sees it; that of a fusion sees every clip that has anything.
 
         Returns:
-            Per head, float (batch, classes).
+            Per head, float (batch, classes of its task).
         """
         features = {
             name: _where(present[name], encoder, inputs[name], empty=_feature_shape(encoder, inputs[name]))
             for name, encoder in self.encoders.items()
         }
-        return {name: head(self._read_by(name, features, present)) for name, head in self.heads.items()}
+        said = {name: head(self._read_by(name, features, present)) for name, head in self.heads.items()}
+        cut = {name: values.split(list(self.classes.values()), dim=1) for name, values in said.items()}
+        return {head_name(key, name): cut[name][task] for task, key in enumerate(self.classes) for name in self.heads}
 
     def _read_by(self, head: str, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """What a head's first layer gets: (batch, dim)."""
@@ -95,16 +103,17 @@ class BlendModel(nn.Module):
             return _where(present[head], end, features[head], empty=(cast(int, end.output_dim),))
         return features[head]
 
-    def branch(self, head: str) -> "BlendModel":
-        """A deep copy of one head and of what it reads; training it leaves this network alone."""
-        if head not in self.heads:
-            raise ValueError(f"there is no head {head!r}; heads: {', '.join(self.head_names)}")
-        read = self.modalities if head == FUSED else (head,)
+    def branch(self, name: str) -> "BlendModel":
+        """A deep copy of one branch: its heads and what they read; training it leaves this network alone."""
+        if name not in self.heads:
+            raise ValueError(f"there is no branch {name!r}; branches: {', '.join(self.branches)}")
+        read = self.modalities if name == FUSED else (name,)
         return BlendModel(
-            encoders={name: copy.deepcopy(self.encoders[name]) for name in read},
-            heads={head: copy.deepcopy(self.heads[head])},
-            fusion=copy.deepcopy(self.fusion) if head == FUSED else None,
-            ends={head: copy.deepcopy(self.ends[head])} if head in self.ends else {},
+            encoders={modality: copy.deepcopy(self.encoders[modality]) for modality in read},
+            heads={name: copy.deepcopy(self.heads[name])},
+            classes=self.classes,
+            fusion=copy.deepcopy(self.fusion) if name == FUSED else None,
+            ends={name: copy.deepcopy(self.ends[name])} if name in self.ends else {},
         )
 
 
@@ -131,7 +140,7 @@ def _feature_shape(encoder: nn.Module, values: Tensor) -> tuple[int, ...]:
 
 def make_model(
     modalities: tuple[str, ...],
-    classes: int,
+    classes: int | Mapping[str, int],
     config: ModelConfig,
     *,
     seed: int,
@@ -141,7 +150,7 @@ def make_model(
 
     Args:
         modalities: At least two names.
-        classes: Logits of every head.
+        classes: Logits of every head; with several tasks those of each, by its name.
         config: Which networks.
         seed: Decides every random parameter.
         shapes: Per modality that is not rgb, flow or logmel, the shape of a clip's input, the channels first.
@@ -158,11 +167,13 @@ def make_model(
         raise ValueError(
             f"torch has its own use for the name {taken[0]!r}; give the modality another one (`gblend column --name`)"
         )
+    per_task = {"": classes} if isinstance(classes, int) else dict(classes)
+    outputs = sum(per_task.values())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every CUDA device as well
         encoders = {name: make_encoder(name, config, shape=own.get(name)) for name in modalities}
         _require_readers(encoders, config)
-        heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, classes) for name, e in encoders.items()}
+        heads: dict[str, nn.Module] = {name: nn.Linear(e.output_dim, outputs) for name, e in encoders.items()}
         if config.fusion == "mid":
             trunks = _trunks_to_cut(encoders)
             starts = {name: trunk.start(config.mid_stages) for name, trunk in trunks.items()}
@@ -173,8 +184,8 @@ def make_model(
         else:
             starts, ends = encoders, {}
             fusion = LATE[config.fusion]([e.output_dim for e in encoders.values()], config)
-        heads[FUSED] = fused_head(cast(int, fusion.output_dim), classes, config)
-    return BlendModel(encoders=starts, heads=heads, fusion=fusion, ends=ends)
+        heads[FUSED] = fused_head(cast(int, fusion.output_dim), outputs, config)
+    return BlendModel(encoders=starts, heads=heads, classes=per_task, fusion=fusion, ends=ends)
 
 
 def _require_readers(encoders: Mapping[str, nn.Module], config: ModelConfig) -> None:

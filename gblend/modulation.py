@@ -13,7 +13,8 @@ The paper splits a *linear* fused classifier by modality. Ours has hidden layers
 fused head says when the clip has only modality u: the other features are zero, as for a clip that lacks them. For a
 linear head that is the paper's score but for the bias, of which each modality gets all instead of a share. It is
 taken in eval mode, so that neither dropout nor BatchNorm's statistics notice. Kernels, offsets and scales are all
-modulated; the authors' code leaves out all but the kernels of 2D convolutions.
+modulated; the authors' code leaves out all but the kernels of 2D convolutions. With several tasks s_u is the sum of the
+tasks' scores. Of several labels a clip there is no such score, and the method is refused.
 """
 
 import math
@@ -23,8 +24,8 @@ import torch
 from torch import Tensor
 
 from gblend import collective
+from gblend.heads import FUSED, head_name
 from gblend.model import BlendModel
-from gblend.records import FUSED
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def modulate(
     model: BlendModel,
     inputs: Mapping[str, Tensor],
     present: Mapping[str, Tensor],
-    label: Tensor,
+    labels: Mapping[str, Tensor],
     *,
     alpha: float,
     generator: torch.Generator,
@@ -43,14 +44,14 @@ def modulate(
         model: With a fused head and gradients.
         inputs: Per modality, float (batch, channels, ...).
         present: Per modality, bool (batch).
-        label: int64 (batch).
+        labels: Per task key, int64 (batch); -1: unlabelled.
         alpha: Strength.
         generator: Of the noise, on the model's device; in the same state on every worker.
 
     Returns:
         The factor per modality.
     """
-    factors = factors_of(label_scores(model, inputs, present, label), alpha)
+    factors = factors_of(label_scores(model, inputs, present, labels), alpha)
     for name, encoder in model.encoders.items():
         for parameter in encoder.parameters():
             if parameter.grad is not None:
@@ -62,20 +63,29 @@ def modulate(
 
 @torch.no_grad()
 def label_scores(
-    model: BlendModel, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], label: Tensor
+    model: BlendModel, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], labels: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Per modality, the mean probability of the label, over the clips of all workers that have it; 0 without any."""
+    """Per modality, the mean probability of the label, over the clips of all workers that have both; 0 without any.
+
+    With several tasks it is the sum of these means.
+    """
     modes = [(module, module.training) for module in model.modules()]  # Frozen parts are in eval mode already.
     model.eval()
     sums = []
     for name in model.modalities:
         alone = {other: mask if other == name else torch.zeros_like(mask) for other, mask in present.items()}
-        probability = model(inputs, alone)[FUSED].float().softmax(dim=1).gather(1, label[:, None])[:, 0]
-        sums.append(torch.stack([(probability * present[name]).sum(), present[name].sum().float()]))
+        logits = model(inputs, alone)
+        for key, label in labels.items():
+            mask = present[name] & (label >= 0)
+            probability = logits[head_name(key, FUSED)].float().softmax(dim=1).gather(1, label.clamp(min=0)[:, None])
+            sums.append(torch.stack([(probability[:, 0] * mask).sum(), mask.sum().float()]))
     for module, was_training in modes:
         module.training = was_training
-    totals = collective.sum_over_workers(torch.stack(sums)).tolist()
-    return {name: total / max(count, 1.0) for name, (total, count) in zip(model.modalities, totals, strict=True)}
+    totals = collective.sum_over_workers(torch.stack(sums)).reshape(len(model.modalities), len(labels), 2).tolist()
+    return {
+        name: sum(total / max(count, 1.0) for total, count in tasks)
+        for name, tasks in zip(model.modalities, totals, strict=True)
+    }
 
 
 def factors_of(scores: Mapping[str, float], alpha: float) -> dict[str, float]:

@@ -4,7 +4,7 @@ O and G are differences between two of them. ``losses.npz`` keeps them all, not 
 full-length probe whatever is measured and wherever the probe is to end. Plain arrays only:
 
     heads                                    names
-    train.loss_nats, .correct, .counted      (moments, heads, clips of T')
+    train.loss_nats, .correct, .counted      (moments, heads, clips of T'), the heads of all tasks
     heldout.loss_nats, .correct, .counted    (moments, heads, clips of V)
 """
 
@@ -21,7 +21,7 @@ from gblend.measure import HeadLosses, measure
 from gblend.model import BlendModel
 
 SETS = ("train", "heldout")
-PARTS = tuple(HeadLosses.__dataclass_fields__)
+PARTS = ("loss_nats", "correct", "counted")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

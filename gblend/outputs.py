@@ -6,8 +6,11 @@ several, can be joined without the networks. Plain arrays only:
     heads                 names
     <split>.log_probs     float32 (heads, clips, classes)
     <split>.counted       bool (heads, clips)
-    <split>.labels        int64 (clips)
+    <split>.labels        int64 (clips), or bool (clips, classes) of a task with several labels a clip
     <split>.positions     int64 (clips)
+
+With several tasks ``tasks`` holds their names, and all but ``heads`` begins with ``<task>/``. Of several labels a class
+has the log-probability that the clip has it (log-sigmoid), from which the logit follows with all its digits.
 """
 
 from collections.abc import Mapping
@@ -17,24 +20,33 @@ import fsspec
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gblend.heads import head_name
+
+PARTS = ("log_probs", "counted", "labels", "positions")
+
 HELDOUT = "heldout"
 """Name of V among the splits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadOutputs:
-    """Every head on one set of clips."""
+    """Every head of one task on one set of clips."""
 
     heads: tuple[str, ...]
-    """Names, in the order of the first axis."""
+    """Names of their branches, in the order of the first axis."""
     log_probs: Float[np.ndarray, "heads clips classes"]
-    """Natural logarithm of the softmax; 0 where not counted."""
+    """Natural logarithm of the softmax, or of several labels of the sigmoid; 0 where not counted."""
     counted: Bool[np.ndarray, "heads clips"]
-    """False where the clip lacks what the head needs."""
-    labels: Int[np.ndarray, " clips"]
-    """Class of each clip."""
+    """False where the clip lacks what the head needs, or a label."""
+    labels: Int[np.ndarray, " clips"] | Bool[np.ndarray, "clips classes"]
+    """Class of each clip, -1 where unlabelled; or which classes it has."""
     positions: Int[np.ndarray, " clips"]
     """Place of each clip in its split."""
+
+    @property
+    def several(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self.labels.ndim == 2
 
     def usable(self) -> Bool[np.ndarray, "heads clips"]:
         """Where a head has an answer: counted, and finite (a diverged head has none)."""
@@ -72,31 +84,44 @@ def join_outputs(outputs: Mapping[str, HeadOutputs]) -> HeadOutputs:
     )
 
 
-def save_outputs(path: str, splits: Mapping[str, HeadOutputs]) -> None:
-    """Write what one network's heads say, per split."""
+def save_outputs(path: str, tasks: Mapping[str, Mapping[str, HeadOutputs]]) -> None:
+    """Write what one network's heads say, per task key (`gblend.heads`) and split."""
     arrays = {
-        f"{split}.{part}": getattr(outputs, part)
+        f"{head_name(key, split)}.{part}": getattr(outputs, part)
+        for key, splits in tasks.items()
         for split, outputs in splits.items()
-        for part in ("log_probs", "counted", "labels", "positions")
+        for part in PARTS
     }
-    heads = np.array(next(iter(splits.values())).heads)
+    heads = np.array(next(iter(next(iter(tasks.values())).values())).heads)
+    if len(tasks) > 1:
+        arrays["tasks"] = np.array(list(tasks))
     fs, place = fsspec.core.url_to_fs(path)
     with fs.open(place, "wb") as file:
         np.savez(file, heads=heads, **arrays)
 
 
-def load_outputs(path: str) -> dict[str, HeadOutputs]:
-    """The inverse of `save_outputs`; unpickles nothing."""
+def load_outputs(path: str, task: str = "") -> dict[str, HeadOutputs]:
+    """What `save_outputs` wrote of one task, per split; unpickles nothing.
+
+    Args:
+        path: ``predictions.npz``.
+        task: Its name where there are several; empty for the only one.
+
+    Raises:
+        ValueError: There is no such file, or no such task in it.
+    """
     fs, place = fsspec.core.url_to_fs(path)
     if not fs.exists(place):
         raise ValueError(f"{path} does not exist; is the directory above it a finished run of this version?")
     with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        tasks = arrays["tasks"].tolist() if "tasks" in arrays.files else [""]
+        if task not in tasks:
+            raise ValueError(f"{path} has no task {task!r}; it has {', '.join(tasks) or 'one, without a name'}")
         heads = tuple(arrays["heads"].tolist())
-        splits = [name.removesuffix(".labels") for name in arrays.files if name.endswith(".labels")]
+        start, end = head_name(task, ""), ".labels"
+        names = [name for name in arrays.files if name.startswith(start) and name.endswith(end)]
+        splits = [name.removeprefix(start).removesuffix(end) for name in names]
         return {
-            split: HeadOutputs(
-                heads=heads,
-                **{part: arrays[f"{split}.{part}"] for part in ("log_probs", "counted", "labels", "positions")},
-            )
+            split: HeadOutputs(heads=heads, **{part: arrays[f"{start}{split}.{part}"] for part in PARTS})
             for split in splits
         }

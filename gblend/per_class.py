@@ -7,16 +7,20 @@ methods are chosen on the validation split, so that the split shown does not cho
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
+from gblend.heads import primary_head
+from gblend.metrics import average_precision
 from gblend.outputs import load_outputs
-from gblend.predictions import mean
+from gblend.predictions import mean_of
 from gblend.records import MEAN
 from gblend.run_files import OUTPUTS_FILE
 from gblend.runs import Run
-from gblend.table import ComparisonTable, primary_head
+from gblend.scores import ACCURACY
+from gblend.table import ComparisonTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +32,7 @@ class ClassGain:
     clips: int
     """Clips of the class that both networks answered for, the fewest of any seed."""
     gains: tuple[float, ...]
-    """Accuracy of the joint network minus that of the single modality, per seed."""
+    """The metric of the joint network minus that of the single modality, per seed."""
 
     @property
     def mean(self) -> float:
@@ -41,7 +45,7 @@ class ClassGains:
     """All classes that have clips, the largest gain first."""
 
     joint: str
-    """The joint method of highest validation accuracy."""
+    """The joint method that is best on the validation split."""
     single: str
     """The best single modality's method."""
     split: str
@@ -50,6 +54,24 @@ class ClassGains:
     """Seeds that both have."""
     classes: tuple[ClassGain, ...]
     """By mean gain, then by name."""
+    metric: Literal["accuracy", "average precision"] = "accuracy"
+    """What is compared: of several labels a clip, a class has its average precision."""
+    task: str = ""
+    """Name of the task where there are several."""
+    chosen_by: str = "accuracy"
+    """What the methods were chosen by, on the validation split."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassAnswers:
+    """What one network says about the clips of a split."""
+
+    log_probs: Float[np.ndarray, "clips classes"]
+    """As in `gblend.outputs`."""
+    answered: Bool[np.ndarray, " clips"]
+    """False where it cannot answer."""
+    labels: Int[np.ndarray, " clips"] | Bool[np.ndarray, "clips classes"]
+    """Class of each clip, or which classes it has."""
 
 
 def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None) -> ClassGains | None:
@@ -57,7 +79,7 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
 
     Args:
         runs: As read by `gblend.runs`.
-        table: Of the same runs.
+        table: Of the same runs and of one task.
         class_names: In the order of the labels; None: numbers.
     """
     joint = best_joint(table)
@@ -68,94 +90,88 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
     seeds = tuple(sorted(set(found[joint]) & set(found[table.best_single])))
     per_seed = []
     for seed in seeds:
-        ours, theirs = (_said(found[method][seed], table.split) for method in (joint, table.best_single))
+        ours, theirs = (_said(found[method][seed], table) for method in (joint, table.best_single))
         if ours is None or theirs is None:
             return None
-        per_seed.append(count_correct(ours, theirs))
+        per_seed.append(compare_classes(ours, theirs))
     if not per_seed:
         return None
-    count = np.min([counts.clips for counts in per_seed], axis=0)
+    count = np.min([found.clips for found in per_seed], axis=0)
     names = class_names or [f"class {label}" for label in range(len(count))]
     classes = [
         ClassGain(
             name=names[label],
             clips=int(count[label]),
-            gains=tuple(float((c.joint[label] - c.single[label]) / c.clips[label]) for c in per_seed),
+            gains=tuple(float(found.gains[label]) for found in per_seed),
         )
         for label in np.flatnonzero(count > 0).tolist()
     ]
     ordered = sorted(classes, key=lambda found: (-found.mean, found.name))
-    return ClassGains(joint=joint, single=table.best_single, split=table.split, seeds=seeds, classes=tuple(ordered))
+    return ClassGains(
+        joint=joint,
+        single=table.best_single,
+        split=table.split,
+        seeds=seeds,
+        classes=tuple(ordered),
+        metric="accuracy" if table.metric == ACCURACY else "average precision",
+        task=table.task,
+        chosen_by=table.measure,
+    )
 
 
 def best_joint(table: ComparisonTable) -> str | None:
-    """The method on all modalities whose predicting head has the highest mean accuracy on the validation split."""
+    """The method on all modalities whose predicting head is best on the validation split, by its mean."""
     rows = [row for row in table.rows if not row.method.startswith("uni:")]
     scored = {row.method: row.val[row.primary].mean for row in rows if row.primary in row.val}
-    finite = [method for method, accuracy in scored.items() if math.isfinite(accuracy)]
+    finite = [method for method, value in scored.items() if math.isfinite(value)]
     return max(finite, key=scored.__getitem__, default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
-    """What one network predicts."""
-
-    predicted: Int[np.ndarray, " clips"]
-    """Class."""
-    usable: Bool[np.ndarray, " clips"]
-    """False where it cannot answer."""
-    labels: Int[np.ndarray, " clips"]
-    """Class of each clip."""
-    classes: int
-    """How many there are."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassCounts:
-    """Clips of every class that two networks answer for."""
+class ClassDifferences:
+    """Two networks on every class, over the clips that both answer for."""
 
     clips: Int[np.ndarray, " classes"]
-    """All of them."""
-    joint: Int[np.ndarray, " classes"]
-    """Those that the joint network has right."""
-    single: Int[np.ndarray, " classes"]
-    """Those that the single modality has right."""
+    """Clips of the class."""
+    gains: Float[np.ndarray, " classes"]
+    """The first network's metric minus the second's; NaN without a clip."""
 
 
-def count_correct(joint: Said, single: Said) -> ClassCounts:
-    """Who is right how often, class by class.
+def compare_classes(joint: ClassAnswers, single: ClassAnswers) -> ClassDifferences:
+    """Who is better by how much, class by class.
 
+    >>> sure = np.log([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1]])
+    >>> other = np.log([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])
     >>> labels, everywhere = np.array([0, 0, 1, 1]), np.ones(4, dtype=bool)
-    >>> joint = Said(predicted=np.array([0, 0, 1, 0]), usable=everywhere, labels=labels, classes=2)
-    >>> single = Said(predicted=np.array([0, 1, 1, 1]), usable=everywhere, labels=labels, classes=2)
-    >>> counts = count_correct(joint, single)
-    >>> counts.clips.tolist(), counts.joint.tolist(), counts.single.tolist()
-    ([2, 2], [2, 1], [1, 2])
+    >>> joint, single = (ClassAnswers(log_probs=said, answered=everywhere, labels=labels) for said in (sure, other))
+    >>> found = compare_classes(joint, single)
+    >>> found.clips.tolist(), found.gains.tolist()
+    ([2, 2], [0.5, -0.5])
     """
-    both = joint.usable & single.usable
+    both = joint.answered & single.answered
+    labels = joint.labels[both]
+    ours, theirs = joint.log_probs[both], single.log_probs[both]
+    if labels.ndim == 2:
+        gains = average_precision(ours, labels) - average_precision(theirs, labels)
+        return ClassDifferences(clips=labels.sum(axis=0), gains=gains)
+    classes = ours.shape[1]
+    clips = np.bincount(labels, minlength=classes)
+    right = [np.bincount(labels[said.argmax(axis=1) == labels], minlength=classes) for said in (ours, theirs)]
+    with np.errstate(invalid="ignore"):
+        return ClassDifferences(clips=clips, gains=(right[0] - right[1]) / clips)
 
-    def counted(chosen: np.ndarray) -> np.ndarray:
-        return np.bincount(joint.labels[both & chosen], minlength=joint.classes)
 
-    return ClassCounts(
-        clips=counted(np.ones_like(both)),
-        joint=counted(joint.predicted == joint.labels),
-        single=counted(single.predicted == single.labels),
-    )
-
-
-def _said(run: Run, split: str) -> Said | None:
+def _said(run: Run, table: ComparisonTable) -> ClassAnswers | None:
     """What a run's primary head predicts; None where the run kept no predictions of the split."""
     try:
-        outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}").get(split)
+        outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}", table.task).get(table.split)
     except ValueError:  # A run that was copied without them.
         return None
     if outputs is None:
         return None
     head, usable = primary_head(run.result.heads), outputs.usable()
     if head == MEAN:
-        predicted, answered = mean(outputs.log_probs, usable).argmax(axis=1), np.asarray(usable.any(axis=0))
-    else:
-        at = outputs.heads.index(head)
-        predicted, answered = outputs.log_probs[at].argmax(axis=1), usable[at]
-    return Said(predicted=predicted, usable=answered, labels=outputs.labels, classes=outputs.log_probs.shape[2])
+        joined = mean_of(outputs)
+        return ClassAnswers(log_probs=joined.log_probs, answered=joined.answered, labels=outputs.labels)
+    at = outputs.heads.index(head)
+    return ClassAnswers(log_probs=outputs.log_probs[at], answered=np.asarray(usable[at]), labels=outputs.labels)

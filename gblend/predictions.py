@@ -3,25 +3,30 @@
     fused       the fused head, as in the paper
     best-head   the head that is best on V
     mean        the mean of the heads' probabilities
-    stack       softmax of sum_h a_h log p_h, with a >= 0, sum(a) = 1, of lowest cross-entropy on V
+    stack       softmax of sum_h a_h log p_h, with a >= 0, sum(a) = 1, of lowest cross-entropy on V; of several labels
+                sigmoid of sum_h a_h logit_h, of lowest binary cross-entropy (`gblend.several`)
 
 Of one network's heads these are its predictions; of several networks' heads, joined, their ensemble. A clip is
 predicted by the heads it has: missing ones drop out and the rest share their weight, ``best-head`` falls back to the
 next best. A head that diverged counts as missing; a clip without any head gets equal probabilities, and no score.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gblend.heads import FUSED
 from gblend.outputs import HeadOutputs
-from gblend.records import FUSED, HeadScore, PredictionScores
+from gblend.records import HeadScore, PredictionScores
+from gblend.scores import metrics_of
+from gblend.several import fit_stack_of_logits, logits_of, mean_of_logits, stack_of_logits
 from gblend.simplex import Local, Minimum, minimise_on_simplex
 
 HeadLogProbs = Float[np.ndarray, "heads clips classes"]
 LogProbs = Float[np.ndarray, "clips classes"]
+Truth = Int[np.ndarray, " clips"] | Bool[np.ndarray, "clips classes"]
 Usable = Bool[np.ndarray, "heads clips"]
 
 CHUNK_BYTES = 32 * 2**20
@@ -42,6 +47,26 @@ class Stack:
     """Clips that every head can answer for; without any, the weights are equal."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What is chosen on V."""
+
+    ranking: list[int]
+    """Heads from best to worst."""
+    stack: Stack
+    """Their convex combination."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """One way's answers."""
+
+    log_probs: LogProbs
+    """As in `HeadOutputs`, of one head."""
+    answered: Bool[np.ndarray, " clips"]
+    """Clips it is scored on."""
+
+
 def score_predictions(valid: HeadOutputs, splits: Mapping[str, HeadOutputs]) -> PredictionScores:
     """All ways of predicting, scored on every split.
 
@@ -49,54 +74,91 @@ def score_predictions(valid: HeadOutputs, splits: Mapping[str, HeadOutputs]) -> 
         valid: The heads on V, where ``best-head`` and ``stack`` are chosen.
         splits: The same heads on the clips to score.
     """
-    ranking = rank_heads(valid)
-    stacked = fit_stack(valid.log_probs, valid.usable(), valid.labels)
-    scores = {}
-    for split, outputs in splits.items():
-        log_probs, usable = outputs.log_probs, outputs.usable()
-        ways = {
-            "best-head": first_of(log_probs, usable, ranking),
-            "mean": mean(log_probs, usable),
-            "stack": stack(log_probs, usable, stacked.weights),
-        }
-        answered = np.asarray(usable.any(axis=0))
-        found = {way: score(said, outputs.labels, answered) for way, said in ways.items()}
-        if FUSED in outputs.heads:
-            found = {FUSED: score_heads(outputs)[FUSED], **found}
-        scores[split] = found
+    return score_choice(choose(valid), valid.heads, splits)
+
+
+def score_choice(chosen: Choice, heads: tuple[str, ...], splits: Mapping[str, HeadOutputs]) -> PredictionScores:
+    """All ways of predicting as chosen on V, scored on every split."""
     return PredictionScores(
-        scores=scores,
-        ranking=tuple(valid.heads[at] for at in ranking),
-        stack_weights=dict(zip(valid.heads, stacked.weights.tolist(), strict=True)),
-        stack_clips=stacked.clips,
+        scores={
+            split: {way: score(said.log_probs, outputs.labels, said.answered) for way, said in ways(outputs, chosen)}
+            for split, outputs in splits.items()
+        },
+        ranking=tuple(heads[at] for at in chosen.ranking),
+        stack_weights=dict(zip(heads, chosen.stack.weights.tolist(), strict=True)),
+        stack_clips=chosen.stack.clips,
     )
+
+
+def choose(valid: HeadOutputs) -> Choice:
+    """Everything that is chosen on V."""
+    return Choice(ranking=rank_heads(valid), stack=fit_stack(valid.log_probs, valid.usable(), valid.labels))
+
+
+def ways(outputs: HeadOutputs, chosen: Choice) -> Iterator[tuple[str, Said]]:
+    """Every way of predicting, one after another: its name and what it says."""
+    log_probs, usable = outputs.log_probs, outputs.usable()
+    if FUSED in outputs.heads:
+        yield FUSED, said_by(outputs, FUSED)
+    answered = np.asarray(usable.any(axis=0))
+    yield "best-head", Said(log_probs=first_of(log_probs, usable, chosen.ranking), answered=answered)
+    yield "mean", mean_of(outputs)
+    if outputs.several:
+        joined = log_sigmoid(stack_of_logits(logits_of(log_probs), usable, chosen.stack.weights))
+    else:
+        joined = stack(log_probs, usable, chosen.stack.weights)
+    yield "stack", Said(log_probs=joined, answered=answered)
+
+
+def mean_of(outputs: HeadOutputs) -> Said:
+    """The mean of the heads' probabilities."""
+    log_probs, usable = outputs.log_probs, outputs.usable()
+    joined = log_sigmoid(mean_of_logits(logits_of(log_probs), usable)) if outputs.several else mean(log_probs, usable)
+    return Said(log_probs=joined, answered=np.asarray(usable.any(axis=0)))
+
+
+def said_by(outputs: HeadOutputs, head: str) -> Said:
+    """What one head says about the clips that count for it."""
+    at = outputs.heads.index(head)
+    return Said(log_probs=outputs.log_probs[at], answered=np.asarray(outputs.counted[at]))
 
 
 def score_heads(outputs: HeadOutputs) -> dict[str, HeadScore]:
     """Every head by itself, over the clips that count for it: what `gblend.measure.measure` finds for these clips."""
     return {
-        head: score(outputs.log_probs[at], outputs.labels, np.asarray(outputs.counted[at]))
-        for at, head in enumerate(outputs.heads)
+        head: score(said.log_probs, outputs.labels, said.answered)
+        for head in outputs.heads
+        for said in [said_by(outputs, head)]
     }
 
 
-def score(log_probs: LogProbs, labels: Int[np.ndarray, " clips"], counted: Bool[np.ndarray, " clips"]) -> HeadScore:
-    """Mean cross-entropy and accuracy over the counted clips; NaN when there are none.
+def score(log_probs: LogProbs, labels: Truth, counted: Bool[np.ndarray, " clips"]) -> HeadScore:
+    """Mean loss and the metrics of the task's kind over the counted clips; NaN when there are none.
 
-    >>> score(np.log([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1]), np.array([True, True])).accuracy
-    0.5
+    >>> score(np.log([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1]), np.array([True, True])).metrics
+    {'accuracy': 0.5}
     """
-    count = int(counted.sum())
-    if count == 0:
-        return HeadScore(loss_nats=float("nan"), accuracy=float("nan"), count=0)
     said, truth = log_probs[counted], labels[counted]
-    loss = -said[np.arange(count), truth].astype(np.float64)
-    right = (said.argmax(axis=1) == truth) & np.isfinite(loss)
-    return HeadScore(loss_nats=float(loss.mean()), accuracy=float(right.mean()), count=count)
+    loss = clip_losses(said, truth)
+    return HeadScore(
+        loss_nats=float(loss.mean()) if loss.size else float("nan"), metrics=metrics_of(said, truth), count=loss.size
+    )
+
+
+def clip_losses(log_probs: LogProbs, labels: Truth) -> Float[np.ndarray, " clips"]:
+    """Cross-entropy of every clip in nats; of several labels binary cross-entropy, the mean over classes.
+
+    >>> clip_losses(np.log([[0.5, 0.25]]), np.array([[True, False]])).round(4)  # (ln 2 + ln 4/3) / 2
+    array([0.4904])
+    """
+    if labels.ndim == 1:
+        return -log_probs[np.arange(len(labels)), labels].astype(np.float64)
+    logits = logits_of(log_probs).astype(np.float64)
+    return -log_sigmoid(np.where(labels, logits, -logits)).mean(axis=1)
 
 
 def rank_heads(valid: HeadOutputs) -> list[int]:
-    """Heads from best to worst by accuracy, equal ones by loss; on clips that every head has, if there are any.
+    """Heads from best to worst by their first metric, equal ones by loss; on clips that every head has, if any.
 
     >>> outputs = HeadOutputs(
     ...     heads=("a", "b"), log_probs=np.log([[[0.6, 0.4]], [[0.3, 0.7]]]), counted=np.ones((2, 1), dtype=bool),
@@ -115,7 +177,7 @@ def rank_heads(valid: HeadOutputs) -> list[int]:
         found = scores[head]
         if found.count == 0 or not np.isfinite(found.loss_nats):
             return True, 0.0, 0.0
-        return False, -found.accuracy, found.loss_nats
+        return False, -float(np.nan_to_num(found.value)), found.loss_nats
 
     return sorted(range(len(valid.heads)), key=badness)
 
@@ -168,8 +230,9 @@ def stack(log_probs: HeadLogProbs, usable: Usable, weights: Float[np.ndarray, " 
     return _log_softmax(total)
 
 
-def fit_stack(log_probs: HeadLogProbs, usable: Usable, labels: Int[np.ndarray, " clips"]) -> Stack:
-    """The weights of `stack` that minimise mean cross-entropy: a convex problem, solved to a proven gap.
+def fit_stack(log_probs: HeadLogProbs, usable: Usable, labels: Truth) -> Stack:
+    """The weights of `stack` that minimise mean cross-entropy: a convex problem, solved to a proven gap. Of several
+    labels those of `gblend.several.stack_of_logits`.
 
     Heads that can answer for no clip have weight 0. Of the others, only clips that all of them can answer for are used;
     where there is none, hardly a clip has two heads to weigh, and the weights are equal.
@@ -186,9 +249,12 @@ def fit_stack(log_probs: HeadLogProbs, usable: Usable, labels: Int[np.ndarray, "
     if shared.size == 0:
         weights[able] = 1 / able.size
         return Stack(weights=weights, loss_nats=np.nan, gap_nats=np.nan, clips=0)
-    found: Minimum = minimise_on_simplex(
-        lambda point: _cross_entropy(point, log_probs, able, shared, labels[shared]), able.size
-    )
+    if labels.ndim == 2:
+        found: Minimum = fit_stack_of_logits(logits_of(log_probs[np.ix_(able, shared)]), labels[shared])
+    else:
+        found = minimise_on_simplex(
+            lambda point: _cross_entropy(point, log_probs, able, shared, labels[shared]), able.size
+        )
     weights[able] = found.point
     return Stack(weights=weights, loss_nats=found.value, gap_nats=found.gap, clips=int(shared.size))
 
@@ -218,3 +284,12 @@ def _cross_entropy(
 def _log_softmax(values: Float[np.ndarray, "clips classes"]) -> Float[np.ndarray, "clips classes"]:
     values = values - values.max(axis=1, keepdims=True)
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+
+
+def log_sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities from logits, as `gblend.outputs` keeps them.
+
+    >>> log_sigmoid(np.array([0.0])).round(4)
+    array([-0.6931])
+    """
+    return -np.logaddexp(0.0, -logits)

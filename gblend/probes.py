@@ -22,7 +22,7 @@ def losses_of(moments: Sequence[Measured], head: str, config: BlendConfig) -> Pr
 def run_probes(
     model: BlendModel, data: RunData, config: TrainConfig, *, start: Measured, ahead: Position, seed: int
 ) -> dict[str, ProbeLosses]:
-    """Probe every branch of the network, which stays as it is.
+    """Probe every branch of the network, which stays as it is; a branch trains its heads of all tasks together.
 
     Args:
         model: The run's network at the checkpoint.
@@ -32,21 +32,25 @@ def run_probes(
         ahead: Epochs of the super-epoch.
         seed: Of the run.
     """
-    heads = model.head_names
+    names = model.branches
     found: dict[str, ProbeLosses] = {}
-    for group in [heads] if config.blend.probe_pass == "shared" else [(head,) for head in heads]:
-        branches = {head: model.branch(head) for head in group}
-        moments = {head: [start] for head in group}
+    for group in [names] if config.blend.probe_pass == "shared" else [(name,) for name in names]:
+        branches = {name: model.branch(name) for name in group}
+        moments = {name: [start] for name in group}
 
         def after_epoch(epoch: int, _rate: float, branches: Mapping = branches, moments: Mapping = moments) -> None:
             if config.blend.probe_end == "best-v" or epoch == ahead.start_epoch + ahead.epochs:
-                for head, branch in branches.items():
-                    moments[head].append(measure_both(branch, data, config.loss))
+                for name, branch in branches.items():
+                    moments[name].append(measure_both(branch, data, config.loss))
 
         train_together(
             [
-                Learner(model=branch, weights={head: 1.0}, optimizer=make_optimizer(branch, config))
-                for head, branch in branches.items()
+                Learner(
+                    model=branch,
+                    weights=dict.fromkeys(branch.head_names, 1.0),
+                    optimizer=make_optimizer(branch, config),
+                )
+                for branch in branches.values()
             ],
             data,
             config,
@@ -56,6 +60,6 @@ def run_probes(
             part=data.probe_part,
             after_epoch=after_epoch,
         )
-        for head in group:
-            found[head] = losses_of(moments[head], head, config.blend)
-    return found
+        for name, branch in branches.items():
+            found |= {head: losses_of(moments[name], head, config.blend) for head in branch.head_names}
+    return {head: found[head] for head in model.head_names}

@@ -18,9 +18,6 @@ from typing import Any, Literal
 
 import fsspec
 
-FUSED = "fused"
-"""Name of the head that reads all modalities; every other head is named after its modality."""
-
 MEAN, REFIT = "mean", "refit"
 """Names of ways of predicting: the heads' mean; a fused head trained anew on the run's frozen trunks."""
 
@@ -30,11 +27,22 @@ class HeadScore:
     """One head on one set of clips, in eval mode, every clip counted once."""
 
     loss_nats: float
-    """Mean loss over the clips that have what the head needs."""
-    accuracy: float
-    """Share of them whose highest logit is the label."""
+    """Mean loss over the clips that have what the head needs: cross-entropy, or of a multi-label task binary
+    cross-entropy per class."""
+    metrics: dict[str, float]
+    """By name (`gblend.scores`), the one that methods are compared by first."""
     count: int
-    """How many they are."""
+    """How many clips they are."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that methods are compared by."""
+        return next(iter(self.metrics))
+
+    @property
+    def value(self) -> float:
+        """Its value; more is better."""
+        return self.metrics[self.metric]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +65,8 @@ class EpochRecord:
 class EstimateRecord:
     """A line of ``weights.jsonl``: one weight estimate and all that is needed to redo it by hand.
 
-    Lists run over ``heads``, the fused head last. What is called a loss is a mean in nats, or with ``measure``
-    "accuracy" an error rate.
+    Lists run over ``heads``, those of one task, the fused head last. What is called a loss is a mean in nats, or with
+    ``measure`` "accuracy" an error rate.
     """
 
     epoch: int
@@ -124,13 +132,14 @@ class PredictionScores:
     """Ways of predicting with the same heads, side by side; whatever they choose, they choose on V."""
 
     scores: dict[str, dict[str, HeadScore]]
-    """Per split, per way (`gblend.predictions`), and `REFIT` where a fused head was trained anew."""
+    """Per split, per way (`gblend.predictions`), and `REFIT` where a fused head was trained anew. With several tasks
+    ``<task>/<way>`` for each, and each way alone for all tasks together."""
     ranking: tuple[str, ...]
-    """Heads from best to worst on V; ``best-head`` is the first."""
+    """Heads from best to worst on V, task by task; ``best-head`` is the first of each."""
     stack_weights: dict[str, float]
-    """Per head, its share in ``stack``; sum 1."""
+    """Per head, its share in ``stack``; sum 1 in every task."""
     stack_clips: int
-    """Clips of V the shares were fitted on: those that every head can answer for."""
+    """Clips of V the shares were fitted on: those that every head can answer for. The fewest of any task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +155,7 @@ class RunResult:
     epochs: int
     """Epochs of the main run."""
     scores: dict[str, dict[str, HeadScore]]
-    """Per split (val, test), per head."""
+    """Per split (val, test), per head; with several tasks also per branch, of all tasks together."""
     train_clips: int
     """Clips in T."""
     heldout_clips: int
@@ -167,6 +176,8 @@ class RunResult:
     """What predicting with all heads comes to on the same splits; None for a network of one head."""
     kept_epoch: int | None = None
     """Of ``early-stop``: the epoch whose parameters the run ends with. None: the last one."""
+    unlabelled_clips: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Clips left out because no task has a label for them, per split."""
     refit_epochs: int = 0
     """Epochs a new fused head was trained on the frozen trunks, on top of ``branch_epochs``: one forward pass of the
     trunks per clip, and no backward pass through them. 0: none was."""
@@ -175,8 +186,8 @@ class RunResult:
 def to_json(record: Any) -> Any:
     """A record as JSON values; not-finite numbers become null.
 
-    >>> to_json(HeadScore(loss_nats=float("nan"), accuracy=0.5, count=2))
-    {'loss_nats': None, 'accuracy': 0.5, 'count': 2}
+    >>> to_json(HeadScore(loss_nats=float("nan"), metrics={"accuracy": 0.5}, count=2))
+    {'loss_nats': None, 'metrics': {'accuracy': 0.5}, 'count': 2}
     """
     return _finite(dataclasses.asdict(record))
 
@@ -251,7 +262,12 @@ def read_lines(path: str) -> list[dict[str, Any]]:
 
 def _scores(values: dict[str, Any]) -> dict[str, HeadScore]:
     return {
-        head: HeadScore(loss_nats=_nan(v["loss_nats"]), accuracy=_nan(v["accuracy"]), count=v["count"])
+        head: HeadScore(
+            loss_nats=_nan(v["loss_nats"]),
+            # Runs of before there were other metrics have accuracy alone.
+            metrics={name: _nan(value) for name, value in v.get("metrics", {"accuracy": v.get("accuracy")}).items()},
+            count=v["count"],
+        )
         for head, v in values.items()
     }
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gblend.config import TrainConfig
 from gblend.data import RunData
+from gblend.heads import FUSED
 from gblend.loop import Learner, Position, make_optimizer, train_together
 from gblend.model import BlendModel
-from gblend.records import FUSED
 
 
 def refit(
@@ -38,8 +38,9 @@ def refit(
     branch.heads.requires_grad_(True)
     branch.heads[FUSED].load_state_dict(fresh_head)
     epochs = config.blend.refit_epochs
+    weights = dict.fromkeys(branch.head_names, 1.0)
     train_together(
-        [Learner(model=branch, weights={FUSED: 1.0}, optimizer=make_optimizer(branch, config))],
+        [Learner(model=branch, weights=weights, optimizer=make_optimizer(branch, config))],
         data,
         config,
         position=Position(start_epoch=0, epochs=epochs, stretch=config.epochs / epochs),

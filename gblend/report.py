@@ -15,16 +15,18 @@ import fsspec
 import jinja2
 from markupsafe import Markup
 
-from gblend.aggregate import by_method, estimate_steps
+from gblend.aggregate import estimate_steps, groups
 from gblend.class_figure import class_caption, class_figure
 from gblend.epoch_ogr import epoch_caption, epoch_figure
 from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, ogr_text, weights_figure
+from gblend.heads import by_key
 from gblend.per_class import ClassGains, load_gains
 from gblend.runs import Run
 from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, flow_wheel, logmel_svg
+from gblend.scores import ACCURACY, metric_words
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
-from gblend.table import BASELINES, COST, ComparisonTable, comparison_table, decimal
+from gblend.table import BASELINES, COST, ComparisonTable, MethodRow, comparison_tables, decimal, other_metrics
 from gblend.verdict import (
     accuracy_caption,
     method_name,
@@ -71,7 +73,7 @@ def write_report(
     *,
     out: str,
     title: str,
-    table: ComparisonTable | None = None,
+    tables: Sequence[ComparisonTable] = (),
     samples: Sequence[SampleClip] = (),
     dataset_summary: DatasetSummary | None = None,
     command: str = "",
@@ -83,19 +85,23 @@ def write_report(
         runs: One run or many.
         out: Where to write.
         title: Heading of the page.
-        table: Their comparison, computed when not given.
+        tables: Their comparison (`gblend.table.comparison_tables`), computed when not given.
         samples: Clips to show; none leaves the section out.
         dataset_summary: What the data set holds; None leaves the section out.
         command: The line that made the runs or the page, shown at the end.
         notes: What else a reader must know, for example which runs did not finish; shown under the verdict.
     """
-    table = table or comparison_table([run.result for run in runs])
-    tasks = () if dataset_summary is None else dataset_summary.tasks
+    tables = tuple(tables) or comparison_tables([run.result for run in runs])
+    tasks = by_key(() if dataset_summary is None else dataset_summary.tasks)
+    of_one_task = tables[1:] or tables
+    gains = [
+        load_gains(runs, table, tasks[table.task].classes if table.task in tasks else None) for table in of_one_task
+    ]
     page = render_report(
         runs,
         title=title,
-        table=table,
-        gains=load_gains(runs, table, tasks[0].classes if len(tasks) == 1 else None),
+        tables=tables,
+        gains=gains,
         samples=samples,
         dataset_summary=dataset_summary,
         command=command,
@@ -112,15 +118,16 @@ def render_report(
     runs: Sequence[Run],
     *,
     title: str,
-    table: ComparisonTable,
-    gains: ClassGains | None,
+    tables: Sequence[ComparisonTable],
+    gains: Sequence[ClassGains | None],
     samples: Sequence[SampleClip],
     dataset_summary: DatasetSummary | None,
     command: str,
     notes: Sequence[str],
 ) -> str:
     """The page as text."""
-    heads = all_heads(runs)
+    heads, table = all_heads(runs), tables[0]
+    results = [run.result for run in runs]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -129,14 +136,11 @@ def render_report(
         title=title,
         subtitle=_subtitle(runs, table, dataset_summary),
         notes=notes,
-        verdict=verdict(table),
-        table=table,
+        verdict=verdict(table, tables[1:]),
         cost=COST,
-        rows=[(row, method_name(row.method), _cells(table, row.method)) for row in table.rows],
-        baselines=_baselines(table),
-        ways=way_cells(way_rows([run.result for run in runs], table)),
-        uneven=len({row.seeds for row in table.rows}) > 1,
-        figures=_figures(runs, table, gains),
+        tables=[_table_view(of_task) for of_task in tables],
+        ways=[(of_task, found) for of_task in tables if (found := way_cells(way_rows(results, of_task)))[1]],
+        figures=_figures(runs, tables, gains),
         estimates=_estimates(runs),
         heads=list(zip(heads, range(len(heads)), strict=True)),
         palettes=(Markup(palette_css(heads, dark=False)), Markup(palette_css(heads, dark=True))),
@@ -186,9 +190,11 @@ def _subtitle(runs: Sequence[Run], table: ComparisonTable, summary: DatasetSumma
     ]
     if table.clips:
         parts.append(f"{table.clips} {table.split} clips")
-    if summary is not None and len(summary.tasks) == 1 and summary.tasks[0].kind == "single":
-        classes = len(summary.tasks[0].classes)
-        parts.append(f"{classes} classes, chance {decimal(1 / classes)}")
+    for task in () if summary is None else summary.tasks:
+        classes = len(task.classes)
+        name = f"{task.name}: " if summary is not None and len(summary.tasks) > 1 else ""
+        chance = f", chance {decimal(1 / classes)}" if task.kind == "single" else ", several a clip"
+        parts.append(f"{name}{classes} classes{chance}")
     return " · ".join(parts)
 
 
@@ -197,7 +203,7 @@ def _baselines(table: ComparisonTable) -> list[str]:
 
 
 def _cells(table: ComparisonTable, method: str) -> list[Cell]:
-    """One cell per head, then one per baseline."""
+    """One cell per head, one per other metric of the head that predicts, then one per baseline."""
     row = table.row(method)
     assert row is not None
     scores = table.scores(row)
@@ -210,6 +216,10 @@ def _cells(table: ComparisonTable, method: str) -> list[Cell]:
             if found
             else Cell(mean="")
         )
+    for name in other_metrics(table):
+        other = row.others.get(name)
+        sd = "" if other is None or other.sd is None else decimal(other.sd)
+        cells.append(Cell(mean="" if other is None else decimal(other.mean), sd=sd))
     for baseline in _baselines(table):
         difference = row.differences.get(baseline)
         if difference is None:
@@ -221,9 +231,56 @@ def _cells(table: ComparisonTable, method: str) -> list[Cell]:
     return cells
 
 
-def _figures(runs: Sequence[Run], table: ComparisonTable, gains: ClassGains | None) -> dict[str, FigureView]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableView:
+    """A methods table, ready for the page."""
+
+    table: ComparisonTable
+    """What it shows."""
+    rows: Sequence[tuple[MethodRow, str, Sequence[Cell]]]
+    """Row, its method in words, its numbers."""
+    others: Sequence[str]
+    """Titles of the columns of other metrics."""
+    baselines: Sequence[str]
+    """What methods are compared with."""
+    uneven: bool
+    """Methods have different seeds."""
+
+
+def _table_view(table: ComparisonTable) -> TableView:
+    return TableView(
+        table=table,
+        rows=[(row, method_name(row.method), _cells(table, row.method)) for row in table.rows],
+        others=[metric_words(name) for name in other_metrics(table)],
+        baselines=_baselines(table),
+        uneven=len({row.seeds for row in table.rows}) > 1,
+    )
+
+
+def _joined(figures: Sequence[Figure]) -> Figure:
+    """The panels of several tasks side by side; what is missing only where all is."""
+    return Figure(
+        panels=tuple(svg for figure in figures for svg in figure.panels),
+        missing=figures[0].missing,
+        note=" ".join(dict.fromkeys(figure.note for figure in figures if figure.note)),
+    )
+
+
+def _figures(
+    runs: Sequence[Run], tables: Sequence[ComparisonTable], gains: Sequence[ClassGains | None]
+) -> dict[str, FigureView]:
     heads = all_heads(runs)
     legend = list(zip(heads, range(len(heads)), strict=True))
+
+    main = tables[0]
+    scores = "Accuracy" if main.metric == ACCURACY else "Scores" if len(tables) > 1 else metric_words(main.metric)
+    said = " ".join(
+        f"{found.task}: {text}" if found.task else text for found in tables for text in [accuracy_caption(found)]
+    )
+    by_class = [class_figure(found, name=f"classes{at or ''}") for at, found in enumerate(gains)]
+    classes = " ".join(
+        f"{found.task}: {class_caption(found)}" if found.task else class_caption(found) for found in gains if found
+    )
 
     def view(key: str, title: str, figure: Figure, caption: str, *, wide: bool = False) -> FigureView:
         return FigureView(
@@ -238,18 +295,18 @@ def _figures(runs: Sequence[Run], table: ComparisonTable, gains: ClassGains | No
     return {
         found.key: found
         for found in (
-            view("accuracy", "Accuracy", accuracy_figure(table), accuracy_caption(table), wide=True),
+            view("accuracy", scores, _joined([accuracy_figure(table) for table in tables]), said, wide=True),
             view("losses", "How each head overfits", loss_figure(runs), overfitting_caption(runs)),
             view("epochs", "Overfitting epoch by epoch", epoch_figure(runs), epoch_caption(runs), wide=True),
             view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs)),
             view("weights", "Weights over training", weights_figure(runs), weights_caption(runs)),
-            view("classes", "Class by class", class_figure(gains), class_caption(gains), wide=True),
+            view("classes", "Class by class", _joined(by_class), classes, wide=True),
         )
     }
 
 
 def _estimates(runs: Sequence[Run]) -> list[tuple[str, Any]]:
-    return [(method, steps) for method, group in by_method(runs).items() if (steps := estimate_steps(group))]
+    return [(group.title, steps) for group in groups(runs) if (steps := estimate_steps(group.runs, group.task))]
 
 
 def _sample_view(sample: SampleClip, index: int) -> dict[str, Any]:

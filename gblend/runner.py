@@ -11,11 +11,12 @@ from gblend import collective
 from gblend.config import TrainConfig
 from gblend.data import RunData
 from gblend.ensemble import Ensemble, join_runs
+from gblend.heads import FUSED, head_names
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, RunSpec, config_of, needed_runs
 from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
 from gblend.outputs import save_outputs
-from gblend.records import FUSED, MEAN, RunResult, to_json, write_json, write_lines
+from gblend.records import MEAN, RunResult, to_json, write_json, write_lines
 from gblend.refit import refit
 from gblend.run_files import (
     CHECKPOINT_FILE,
@@ -62,7 +63,7 @@ class Runner:
         if collective.everywhere(finished is not None, device=self.device) and finished is not None:
             return finished
         started_s = time.monotonic()
-        work = join_runs(needed or {}) if spec.method in ENSEMBLES else self._train(spec, needed or {})
+        work = join_runs(needed or {}, self.data.tasks) if spec.method in ENSEMBLES else self._train(spec, needed or {})
         result = self._result(spec, work, started_s)
         if collective.rank() == 0:
             _write_run(directory, settings, self.data, work, result)
@@ -72,7 +73,7 @@ class Runner:
     def _train(self, spec: RunSpec, needed: Mapping[str, str]) -> Training:
         config = config_of(spec.method, self.config)
         joint = make_model(
-            self.data.modalities, len(self.data.classes), config.model, seed=spec.seed, shapes=self.data.shapes
+            self.data.modalities, self.data.classes, config.model, seed=spec.seed, shapes=self.data.shapes
         )
         if spec.method == "pretrain":
             for name, place in needed.items():
@@ -95,13 +96,14 @@ class Runner:
         return RunResult(
             method=spec.method,
             seed=spec.seed,
-            heads=(MEAN,) if trained is None else trained.model.head_names,
+            heads=head_names(self.data.tasks, (MEAN,)) if trained is None else trained.model.head_names,
             epochs=self.config.epochs,
             scores=work.scores,
             predictions=work.predictions,
             train_clips=len(self.data.train),
             heldout_clips=len(self.data.heldout),
             excluded_clips=dict(self.data.excluded or {}),
+            unlabelled_clips={split: count for split, count in (self.data.unlabelled or {}).items() if count},
             branch_epochs=own + borrowed,
             borrowed_epochs=float(borrowed),
             train_samples=round(own * len(self.data.train)),

@@ -9,6 +9,7 @@ import base64
 import dataclasses
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -16,11 +17,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from gblend.clips import ClipReader, StoredClip, read_dataset_info, read_index, single_label_task
+from gblend.clips import ClipIndex, ClipReader, StoredClip, read_dataset_info, read_index
 from gblend.config import InputConfig
+from gblend.heads import by_key
 from gblend.inputs import choose_window, cut_window, window_spec
 from gblend.svg import panel
-from schemas import SPLITS, DatasetInfo
+from schemas import SPLITS, DatasetInfo, Task
 
 SHARDS_PER_SPLIT = 4
 """Clips are picked from this many shards, so that a data set of a thousand shards is not read for a few pictures."""
@@ -35,7 +37,7 @@ class SampleClip:
     split: str
     """train, val or test."""
     label: str
-    """Name of its class."""
+    """Name of its class; of several tasks with their names."""
     fps: float
     """Frames (and flow fields) per second of the arrays."""
     mel_s: float
@@ -53,32 +55,40 @@ def load_samples(
 ) -> tuple[SampleClip, ...]:
     """Pick and decode ``per_split`` clips of every split that has any."""
     info = read_dataset_info(data)
-    task = single_label_task(info)
     reader = ClipReader(data, info, info.features.modalities)
     rng = np.random.default_rng(seed)
-    shown: Counter[int] = Counter()
+    shown: Counter[str] = Counter()
     samples = []
     for split in SPLITS:
         shards = [shard for shard in info.shards if shard.split == split and shard.clips > 0]
         if not shards:
             continue
         picked = rng.permutation(len(shards))[:SHARDS_PER_SPLIT]
-        index = read_index(
-            data, dataclasses.replace(info, shards=tuple(shards[i] for i in sorted(picked))), split, (), task
-        )
+        index = read_index(data, dataclasses.replace(info, shards=tuple(shards[i] for i in sorted(picked))), split, ())
+        texts = label_texts(index, by_key(info.tasks))
         left = [int(i) for i in rng.permutation(len(index))]
         for _ in range(min(per_split, len(left))):
-            chosen = min(left, key=lambda i: shown[int(index.labels[i])])  # the first of the least shown classes
+            chosen = min(left, key=lambda i: shown[texts[i]])  # the first of the least shown classes
             left.remove(chosen)
-            label = int(index.labels[chosen])
-            shown[label] += 1
+            shown[texts[chosen]] += 1
             stored = reader.read(index.shards[chosen], int(index.rows[chosen]))
             samples.append(
-                decode_sample(
-                    stored, info, config, clip_id=index.clip_ids[chosen], split=split, label=task.classes[label]
-                )
+                decode_sample(stored, info, config, clip_id=index.clip_ids[chosen], split=split, label=texts[chosen])
             )
     return tuple(samples)
+
+
+def label_texts(index: ClipIndex, tasks: Mapping[str, Task]) -> list[str]:
+    """What every clip is labelled with, in words."""
+    columns = {key: index.labels[key].to_pylist() for key in tasks}
+
+    def text(key: str, clip: int) -> str:
+        found, task = columns[key][clip], tasks[key]
+        classes = [] if found is None else [found] if isinstance(found, int) else found
+        words = "unlabelled" if found is None else ", ".join(task.classes[label] for label in classes) or "none"
+        return f"{task.name} {words}" if key else words
+
+    return ["; ".join(text(key, clip) for key in tasks) for clip in range(len(index))]
 
 
 def decode_sample(

@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gblend.records import FUSED
+from gblend.heads import FUSED
 
 INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
 """Colours to draw with: text, secondary text and axes, grid, and the page's background."""

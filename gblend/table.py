@@ -1,10 +1,12 @@
 """From the results of runs to the comparison table: means, spreads, differences paired by seed, cost.
 
-Methods are compared by their primary head: ``fused`` where there is one (in the paper only it predicts), else the only
+With several tasks there is a table for all of them together and one for each: a table is of one metric. Methods are
+compared by their primary head: ``fused`` where there is one (in the paper only it predicts), else the only
 head. The best single modality is chosen on the validation split and compared on the test split, so that the choice does
 not flatter it. Every spread is a sample standard deviation over seeds (ddof = 1); one seed has none.
 """
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gblend import records
+from gblend.heads import FUSED, branches_of, for_task, of_each_task, primary_head
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY
-from gblend.records import FUSED, HeadScore, RunResult
+from gblend.records import HeadScore, RunResult
+from gblend.scores import ACCURACY, metric_words
 from schemas import MODALITIES
 
 Baseline = Literal["naive", "equal", "best single"]
@@ -56,7 +60,7 @@ class Difference:
     seeds: tuple[int, ...]
     """Seeds both have."""
     values: tuple[float, ...]
-    """One difference in accuracy per seed."""
+    """One difference in the table's metric per seed."""
     mean: float
     """Mean of ``values``."""
     sd: float | None
@@ -74,9 +78,11 @@ class MethodRow:
     primary: str
     """The head that predicts: ``fused``, or the only one."""
     test: dict[str, Spread]
-    """Accuracy per head on the test split."""
+    """The table's metric per branch on the test split."""
     val: dict[str, Spread]
-    """Accuracy per head on the validation split."""
+    """The same on the validation split."""
+    others: dict[str, Spread]
+    """Other metrics of the primary head, on the table's split."""
     differences: dict[str, Difference]
     """Per entry of `BASELINES` that ran on a common seed and is not this method itself."""
     branch_epochs: float
@@ -91,17 +97,24 @@ class MethodRow:
 class ComparisonTable:
     """``table.json``."""
 
+    task: str
+    """Name of the task; empty for the only one, or for all together."""
+    tasks: tuple[str, ...]
+    """Names of all tasks where there are several."""
+    metric: str
+    """What methods are compared by (`gblend.scores`): the first metric of the task's kind."""
     split: Literal["test", "val"]
     """Split of the differences and of the noise: val only where no run has a score on test."""
     heads: tuple[str, ...]
-    """Every head of every run, the fused one last."""
+    """Every branch of every run, the fused one last."""
     best_single: str | None
     """The ``uni:`` method with the highest mean on the validation split."""
     noise_95: float | None
     """Two means of ``min_seeds`` seeds that differ by less may do so by chance (95 %, pooled sd); None for one seed."""
     clips_95: float | None
     """The same for the choice of clips: 1.96 standard errors of the difference of two accuracies near the mean on so
-    many clips. That the methods share the clips is not used, which errs towards calling a difference noise."""
+    many clips. That the methods share the clips is not used, which errs towards calling a difference noise. None for a
+    metric that is no share of the clips."""
     clips: int
     """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores."""
     min_seeds: int
@@ -111,10 +124,19 @@ class ComparisonTable:
 
     @property
     def noise(self) -> float | None:
-        """Differences below this are noise, of seeds and clips together; None where one seed tells nothing."""
-        if self.noise_95 is None or self.clips_95 is None:
-            return None
-        return math.hypot(self.noise_95, self.clips_95)
+        """Differences below this are noise, of seeds and clips together; None where one seed tells nothing.
+
+        Of a metric whose noise by the choice of clips is not known it is that of the seeds alone.
+        """
+        return None if self.noise_95 is None else math.hypot(self.noise_95, self.clips_95 or 0.0)
+
+    @property
+    def measure(self) -> str:
+        """The metric in words, with what it is of."""
+        words = metric_words(self.metric)
+        if self.task:
+            return f"{self.task} {words}"
+        return f"{words} of {' and '.join(self.tasks)} together" if self.tasks else words
 
     def row(self, method: str) -> MethodRow | None:
         """The method's row, or None."""
@@ -127,19 +149,6 @@ class ComparisonTable:
     def to_json(self) -> dict[str, Any]:
         """JSON values for ``table.json``; not-finite numbers become null."""
         return records.to_json(self)
-
-
-def primary_head(heads: Sequence[str]) -> str:
-    """The head a run is judged by.
-
-    >>> primary_head(("rgb", "flow", "fused")), primary_head(("rgb",))
-    ('fused', 'rgb')
-    """
-    if FUSED in heads:
-        return FUSED
-    if len(heads) != 1:
-        raise ValueError(f"a run without a {FUSED!r} head must have exactly one head, got {list(heads)}")
-    return heads[0]
 
 
 def head_order(heads: Iterable[str]) -> tuple[str, ...]:
@@ -195,10 +204,18 @@ def student_t_95(degrees_of_freedom: int) -> float:
     )  # the expansion about the normal quantile
 
 
-def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
-    """The table of these runs: one row per method."""
+def comparison_tables(results: Sequence[RunResult]) -> tuple[ComparisonTable, ...]:
+    """The table that methods are compared by, and with several tasks one for each."""
+    tasks = [key for key in of_each_task(head for result in results for head in result.heads) if key]
+    return tuple(comparison_table(results, task) for task in ("", *tasks))
+
+
+def comparison_table(results: Sequence[RunResult], task: str = "") -> ComparisonTable:
+    """The table of these runs for one task, or for the only one, or all together: one row per method."""
     if not results:
         raise ValueError("no run to compare; give at least one finished run")
+    tasks = tuple(key for key in of_each_task(head for result in results for head in result.heads) if key)
+    results = [_of_task(result, task) for result in results]
     runs: dict[str, dict[int, RunResult]] = defaultdict(dict)
     for result in results:
         if result.seed in runs[result.method]:
@@ -224,6 +241,7 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
                 primary=primary_head(own[0].heads),
                 test=_accuracies(own, "test"),
                 val=_accuracies(own, "val"),
+                others=_others(own, split),
                 differences=differences,
                 branch_epochs=spread(run.branch_epochs for run in own).mean,
                 borrowed_epochs=spread(run.borrowed_epochs for run in own).mean,
@@ -233,11 +251,14 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
     scored = [
         r.scores[split][primary_head(r.heads)] for r in results if primary_head(r.heads) in r.scores.get(split, {})
     ]
-    scored = [score for score in scored if score.count > 0 and math.isfinite(score.accuracy)]
+    scored = [score for score in scored if score.count > 0 and math.isfinite(score.value)]
     primaries = [(row.test if split == "test" else row.val).get(row.primary) for row in rows]
     return ComparisonTable(
+        task=task,
+        tasks=tasks,
+        metric=next((score.metric for r in results for of in r.scores.values() for score in of.values()), ACCURACY),
         split=split,
-        heads=head_order(head for result in results for head in result.heads),
+        heads=head_order(branches_of(head for result in results for head in result.heads)),
         best_single=best_single,
         noise_95=_noise_95([found for found in primaries if found is not None and math.isfinite(found.mean)]),
         clips_95=_clips_95(scored),
@@ -245,6 +266,21 @@ def comparison_table(results: Sequence[RunResult]) -> ComparisonTable:
         min_seeds=min(len(row.seeds) for row in rows),
         rows=tuple(rows),
     )
+
+
+def _of_task(result: RunResult, task: str) -> RunResult:
+    """With the scores of one task alone, by branch."""
+    scores = {split: for_task(heads, task) for split, heads in result.scores.items()}
+    return dataclasses.replace(result, scores=scores)
+
+
+def _others(runs: Sequence[RunResult], split: str) -> dict[str, Spread]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        score = run.scores.get(split, {}).get(primary_head(run.heads))
+        for name, value in [] if score is None else list(score.metrics.items())[1:]:
+            found[name].append(value)
+    return {name: spread(values) for name, values in found.items()}
 
 
 def _clips(run: RunResult, split: str) -> int:
@@ -259,14 +295,14 @@ def _comparable(own: dict[int, RunResult], other: dict[int, RunResult], split: s
 
 def _accuracy(run: RunResult, split: str) -> float:
     score = run.scores.get(split, {}).get(primary_head(run.heads))
-    return math.nan if score is None else score.accuracy
+    return math.nan if score is None else score.value
 
 
 def _accuracies(runs: Sequence[RunResult], split: str) -> dict[str, Spread]:
     found: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         for head, score in run.scores.get(split, {}).items():
-            found[head].append(score.accuracy)
+            found[head].append(score.value)
     return {head: spread(found[head]) for head in head_order(found)}
 
 
@@ -294,9 +330,9 @@ def _noise_95(scores: Sequence[Spread]) -> float | None:
 
 def _clips_95(scores: Sequence[HeadScore]) -> float | None:
     """Two binomials: 1.96 * sqrt(2 p (1 - p) / clips), p the mean accuracy of the primary heads."""
-    if not scores:
+    if not scores or scores[0].metric != ACCURACY:
         return None
-    p = spread(score.accuracy for score in scores).mean
+    p = spread(score.value for score in scores).mean
     return 1.96 * math.sqrt(2 * p * (1 - p) / min(score.count for score in scores))
 
 
@@ -324,10 +360,12 @@ def with_sd(mean: float, sd: float | None, *, signed: bool = False) -> str:
 
 
 def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
-    """Column titles and rows of text, shared by every rendering: one accuracy column a head, then the differences."""
+    """Column titles and rows of text, shared by every rendering: a column a head, other metrics, the differences."""
+    others = other_metrics(table)
     titles = [
         "method",
         *table.heads,
+        *map(metric_words, others),
         *(f"vs {name}" for name in BASELINES),
         "branch epochs",
         "borrowed",
@@ -341,6 +379,7 @@ def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
             [
                 row.method,
                 *(with_sd(scores[h].mean, scores[h].sd) if h in scores else "" for h in table.heads),
+                *(with_sd(found.mean, found.sd) if (found := row.others.get(name)) else "" for name in others),
                 *(with_sd(d.mean, d.sd, signed=True) if (d := row.differences.get(b)) else "" for b in BASELINES),
                 f"{row.branch_epochs:g}",
                 f"{row.borrowed_epochs:g}" if row.borrowed_epochs else "",
@@ -350,6 +389,11 @@ def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
         )
     keep = [i for i in range(len(titles)) if i == 0 or any(line[i] for line in lines)]
     return [titles[i] for i in keep], [[line[i] for i in keep] for line in lines]
+
+
+def other_metrics(table: ComparisonTable) -> tuple[str, ...]:
+    """Metrics beside the one that methods are compared by."""
+    return tuple(dict.fromkeys(name for row in table.rows for name in row.others))
 
 
 def to_text(table: ComparisonTable) -> str:
@@ -382,6 +426,10 @@ def to_markdown(table: ComparisonTable) -> str:
 
 
 def _note(table: ComparisonTable) -> str:
-    best = f" Best single modality by validation accuracy: {table.best_single}." if table.best_single else ""
+    best = f" Best single modality by validation {table.measure}: {table.best_single}." if table.best_single else ""
     spreads = "mean ± sample sd over seeds; " if table.min_seeds > 1 else ""
-    return f"Accuracy on {table.split}, {spreads}differences of the primary head, paired by seed.{best}\n{COST}"
+    measure = table.measure[:1].upper() + table.measure[1:] if table.metric == ACCURACY else table.measure
+    of = f"{measure} on {table.split}, {spreads}differences of the primary head, paired by seed."
+    others = ", ".join(map(metric_words, other_metrics(table)))
+    extra = f" Of the same head: {others}." if others else ""
+    return f"{of}{extra}{best}\n{COST}"

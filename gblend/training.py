@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from gblend.config import TrainConfig
-from gblend.data import RunData
+from gblend.data import RunData, WindowDataset
 from gblend.estimate import estimate
+from gblend.heads import FUSED, branch_of, head_name, key_of, of_each_task
+from gblend.joint import score_branches, score_tasks
 from gblend.loop import Learner, Position, make_optimizer, train_together
 from gblend.loss import LearnedWeights
-from gblend.measure import measure, measure_outputs
+from gblend.measure import measure_outputs
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
 from gblend.moments import Measured, load_moments, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
-from gblend.predictions import score_heads, score_predictions
 from gblend.probes import losses_of, run_probes
-from gblend.records import FUSED, REFIT, EpochRecord, EstimateRecord, HeadScore, PredictionScores
+from gblend.records import REFIT, EpochRecord, EstimateRecord, HeadScore, PredictionScores
 from gblend.run_files import LOSSES_FILE
 from gblend.schedule import super_epochs
 
@@ -45,7 +46,8 @@ class Training:
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Parameters and buffers of ``early-stop``, after ``kept_epoch``."""
     refitted: BlendModel | None = None
-    outputs: dict[str, HeadOutputs] = field(default_factory=dict)
+    outputs: dict[str, dict[str, HeadOutputs]] = field(default_factory=dict)
+    """Per task key (`gblend.heads`) and split, V among them."""
     scores: dict[str, dict[str, HeadScore]] = field(default_factory=dict)
     predictions: PredictionScores | None = None
 
@@ -55,7 +57,8 @@ class Training:
         self._record(0, {}, 0.0)
         learned = None
         if method == "uncertainty":
-            learned = LearnedWeights(heads, total=blend.total(len(heads))).to(next(self.model.parameters()).device)
+            total = blend.total(len(self.model.branches)) * len(self.model.classes)
+            learned = LearnedWeights(heads, total=total).to(next(self.model.parameters()).device)
         optimizer = make_optimizer(self.model, self.config, learned)
         lengths = [self.config.epochs]
         if method in ("online", "tracked"):
@@ -89,15 +92,16 @@ class Training:
             self.kept_epoch, self.kept = epoch, copy.deepcopy(self.model.state_dict())
 
     def weights_for(self, ahead: Position) -> dict[str, float]:
-        """Loss weights of the epochs ahead."""
+        """Loss weights of the epochs ahead; those of every task's heads are decided by themselves."""
         heads, method, blend = self.model.head_names, self.spec.method, self.config.blend
-        if len(heads) == 1:
-            return {heads[0]: 1.0}
+        branches = self.model.branches
+        if len(branches) == 1:
+            return dict.fromkeys(heads, 1.0)
         if method == "fixed":
             return dict(zip(heads, blend.fixed_weights, strict=True))
-        total, first = blend.total(len(heads)), ahead.start_epoch == 0
+        total, first = blend.total(len(branches)), ahead.start_epoch == 0
         if method == "equal" or (method == "tracked" and first):
-            return dict.fromkeys(heads, total / len(heads))
+            return dict.fromkeys(heads, total / len(branches))
         probe_epochs = ahead.epochs
         if method == "tracked":
             probe_epochs = blend.next_epochs if self.estimates else blend.first_epochs
@@ -105,43 +109,50 @@ class Training:
             probes = {head: losses_of(moments, head, blend) for head in heads}
         elif method == "offline" or (first and blend.reuse == "offline"):
             probe_epochs = self.config.epochs
-            probes = {
-                head: losses_of(load_moments(f"{self.needed[head]}/{LOSSES_FILE}"), head, blend) for head in heads
-            }
+            kept = {name: load_moments(f"{self.needed[name]}/{LOSSES_FILE}") for name in branches}
+            probes = {head: losses_of(kept[branch_of(head)], head, blend) for head in heads}
         else:
             probes = run_probes(
                 self.model, self.data, self.config, start=self.moments[-1], ahead=ahead, seed=self.spec.seed
             )
             part = 1.0 if self.data.probe_part is None else len(self.data.probe_part) / len(self.data.train)
-            self.branch_epochs += len(heads) * ahead.epochs * part
-        found = estimate(
-            probes,
-            blend,
-            epoch=ahead.start_epoch,
-            probe_epochs=probe_epochs,
-            previous=self.estimates[-1].weights if self.estimates else (),
-        )
-        self.estimates.append(found)
-        return {head: total * weight for head, weight in zip(heads, found.weights, strict=True)}
+            self.branch_epochs += len(branches) * ahead.epochs * part
+        weights: dict[str, float] = {}
+        for names in of_each_task(heads).values():
+            previous = [record.weights for record in self.estimates if record.heads == names]
+            found = estimate(
+                {head: probes[head] for head in names},
+                blend,
+                epoch=ahead.start_epoch,
+                probe_epochs=probe_epochs,
+                previous=previous[-1] if previous else (),
+            )
+            self.estimates.append(found)
+            weights |= {head: total * weight for head, weight in zip(names, found.weights, strict=True)}
+        return weights
 
     def score(self) -> None:
         """Every head and every way of predicting with them, on every split."""
-        splits, spec = self.data.splits, self.data.spec
-        sets = {HELDOUT: self.data.heldout, **splits}
-        self.outputs = {split: measure_outputs(self.model, clips, spec=spec) for split, clips in sets.items()}
-        scored = {split: self.outputs[split] for split in splits}
-        self.scores = {split: score_heads(outputs) for split, outputs in scored.items()}
-        if len(self.model.head_names) > 1:
-            self.predictions = score_predictions(self.outputs[HELDOUT], scored)
+        self.outputs = self._outputs_of(self.model, {HELDOUT: self.data.heldout, **self.data.splits})
+        self.scores = score_branches(self.outputs)
+        if len(self.model.branches) > 1:
+            self.predictions = score_tasks(self.outputs)
         if self.predictions is not None and self.refitted is not None:
-            again = {split: measure(self.refitted, clips, spec=spec)[FUSED].score() for split, clips in splits.items()}
-            ways = {split: {**found, REFIT: again[split]} for split, found in self.predictions.scores.items()}
+            again = score_branches(self._outputs_of(self.refitted, self.data.splits))
+            ways = {
+                split: {**found, **{head_name(key_of(head), REFIT): score for head, score in again[split].items()}}
+                for split, found in self.predictions.scores.items()
+            }
             self.predictions = replace(self.predictions, scores=ways)
+
+    def _outputs_of(self, model: BlendModel, sets: Mapping[str, WindowDataset]) -> dict[str, dict[str, HeadOutputs]]:
+        found = {split: measure_outputs(model, clips, spec=self.data.spec) for split, clips in sets.items()}
+        return {key: {split: outputs[key] for split, outputs in found.items()} for key in self.data.tasks}
 
     def full_length_probe(self) -> list[Measured]:
         """The branch of a single modality or of the naive run at every moment: other runs read it. Else nothing."""
-        (head, *others) = self.model.head_names
-        plain = self.spec.method == "naive" or (head != FUSED and not others)
+        (branch, *others) = self.model.branches
+        plain = self.spec.method == "naive" or (branch != FUSED and not others)
         return self.moments if plain else []
 
     def _record(self, epoch: int, weights: Mapping[str, float], rate: float) -> None:
@@ -159,16 +170,21 @@ class Training:
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> int:
-    """Of a run with one head, the trained epoch of highest accuracy on V; of equals that of lower loss, then the first.
+    """Of a run of one branch, the trained epoch of best metric on V; of equals that of lower loss, then the first.
 
-    By accuracy, because methods are compared by it, and because the loss turns up long before the accuracy goes down.
+    By the metric, because methods are compared by it, and because the loss turns up long before an accuracy goes down.
+    With several tasks by the mean of their metrics, and the sum of their losses.
     """
     trained = [record for record in history if record.epoch > 0]
-    (head,) = trained[0].heldout
 
     def badness(record: EpochRecord) -> tuple[float, float, int]:
-        score = record.heldout[head]
-        loss_nats = score.loss_nats if math.isfinite(score.loss_nats) else math.inf
-        return -score.accuracy, loss_nats, record.epoch
+        scores = record.heldout.values()
+        loss_nats = math.fsum(score.loss_nats for score in scores)
+        metric = math.fsum(score.value for score in scores) / len(scores)
+        return (
+            -metric if math.isfinite(metric) else math.inf,
+            loss_nats if math.isfinite(loss_nats) else math.inf,
+            record.epoch,
+        )
 
     return min(trained, key=badness).epoch

@@ -8,9 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gblend.aggregate import HeadEstimate, LossCurve, by_method, estimate_steps, loss_curves
+from gblend.aggregate import (
+    Group,
+    HeadEstimate,
+    LossCurve,
+    by_method,
+    estimate_steps,
+    groups,
+    loss_curves,
+    loss_unit,
+    task_keys,
+)
 from gblend.figures import ogr_text
-from gblend.records import FUSED
+from gblend.heads import FUSED
 from gblend.runs import Run
 from gblend.table import ComparisonTable, MethodRow, decimal, with_sd
 
@@ -63,17 +73,22 @@ def method_name(method: str) -> str:
     return f"{modality} alone" if kind == "uni" else NAMES.get(method, method)
 
 
-def verdict(table: ComparisonTable) -> Verdict:
-    """The verdict on these runs."""
+def verdict(table: ComparisonTable, by_task: Sequence[ComparisonTable] = ()) -> Verdict:
+    """The verdict on these runs.
+
+    Args:
+        table: What methods are compared by.
+        by_task: With several tasks, the tables of each: a line about every one is added.
+    """
     scored = [(row, table.scores(row)[row.primary]) for row in table.rows if row.primary in table.scores(row)]
     scored = [(row, score) for row, score in scored if math.isfinite(score.mean)]
     if not scored:
         return Verdict(headline=f"No run has a score on the {table.split} split.", facts=(), caution="")
     top, best = max(scored, key=lambda item: item[1].mean)
-    result = f"{with_sd(best.mean, best.sd)} {table.split} accuracy"
+    result = f"{with_sd(best.mean, best.sd)} {table.split} {table.measure}"
     if len(scored) == 1:
         headline = f"{_capital(method_name(top.method))} reaches {result} ({_seeds(len(top.seeds))})."
-        return Verdict(headline=headline, facts=(), caution=_caution(table))
+        return Verdict(headline=headline, facts=_headlines(by_task), caution=_caution(table))
     next_row, following = max((item for item in scored if item[0] is not top), key=lambda item: item[1].mean)
     lead = best.mean - following.mean
     behind = "is level with it" if decimal(lead) == ".000" else f"is {decimal(lead)} behind"
@@ -81,7 +96,12 @@ def verdict(table: ComparisonTable) -> Verdict:
         f"{_capital(method_name(top.method))} scores highest: {result} ({_seeds(len(top.seeds))}). The next, "
         f"{method_name(next_row.method)}, {behind}{_noise_mark(table, lead)}."
     )
-    return Verdict(headline=headline, facts=tuple(_facts(table, top)), caution=_caution(table))
+    facts = (*_facts(table, top), *_headlines(by_task))
+    return Verdict(headline=headline, facts=facts, caution=_caution(table))
+
+
+def _headlines(tables: Sequence[ComparisonTable]) -> tuple[str, ...]:
+    return tuple(f"{table.task}: {verdict(table).headline}" for table in tables)
 
 
 def _facts(table: ComparisonTable, top: MethodRow) -> list[str]:
@@ -126,8 +146,16 @@ def _noise_mark(table: ComparisonTable, value: float) -> str:
 
 
 def _caution(table: ComparisonTable) -> str:
-    if table.clips_95 is None:
+    if table.clips == 0:
         return ""
+    if table.clips_95 is None:
+        unknown = f"what the choice of {table.clips} {table.split} clips adds is not known for {table.measure}"
+        if table.noise_95 is None:
+            return f"One seed says nothing about the noise between trainings, and {unknown}."
+        return (
+            f"With {_seeds(table.min_seeds)}, differences under {decimal(table.noise_95)} may be the luck of the seeds "
+            f"(95 %); {unknown}."
+        )
     clips = f"by {decimal(table.clips_95)} by the choice of {table.clips} {table.split} clips"
     if table.noise_95 is None:
         return f"One seed says nothing about the noise between trainings; two methods may differ {clips} alone (95 %)."
@@ -147,7 +175,7 @@ def accuracy_caption(table: ComparisonTable) -> str:
     best = table.row(table.best_single) if table.best_single else None
     if best is None:
         return dots
-    text = f"{dots} Dashed: {method_name(best.method)}, the best single modality by validation accuracy."
+    text = f"{dots} Dashed: {method_name(best.method)}, the best single modality by validation {table.measure}."
     joint = [(row, table.scores(row).get(best.primary)) for row in table.rows if row.primary == FUSED]
     inside = [(score.mean, row.method) for row, score in joint if score is not None and math.isfinite(score.mean)]
     alone = table.scores(best).get(best.primary)
@@ -160,36 +188,43 @@ def accuracy_caption(table: ComparisonTable) -> str:
     return text
 
 
-def compared_curves(runs: Sequence[Run]) -> ComparedCurves:
+def compared_curves(runs: Sequence[Run], task: str = "") -> ComparedCurves:
     """The networks trained alone, the fused head's naively; where there are none, all heads of the first method."""
-    groups = by_method(runs)
-    alone = {m.removeprefix("uni:"): loss_curves(group) for m, group in groups.items() if m.startswith("uni:")}
+    methods = by_method(runs)
+    alone = {m.removeprefix("uni:"): loss_curves(group, task) for m, group in methods.items() if m.startswith("uni:")}
     curves = {head: found[head] for head, found in alone.items() if head in found}
-    naive = loss_curves(groups.get("naive", [])).get(FUSED)
+    naive = loss_curves(methods.get("naive", []), task).get(FUSED)
     if curves and naive is not None:
-        return ComparedCurves(where="Trained alone (the fused head: naively)", curves={**curves, FUSED: naive})
-    if curves:
-        return ComparedCurves(where="Trained alone", curves=curves)
-    method, curves = next(((m, found) for m, g in groups.items() if (found := loss_curves(g))), ("", {}))
-    return ComparedCurves(where=f"In {method_name(method)}", curves=curves)
+        where, curves = "trained alone (the fused head: naively)", {**curves, FUSED: naive}
+    elif curves:
+        where = "trained alone"
+    else:
+        method, curves = next(((m, found) for m, g in methods.items() if (found := loss_curves(g, task))), ("", {}))
+        where = f"in {method_name(method)}"
+    where = f"For {task}, {where}" if task else where[0].upper() + where[1:]
+    return ComparedCurves(where=where, curves=curves)
 
 
 def overfitting_caption(runs: Sequence[Run]) -> str:
     """Which head overfits most and least, from the networks trained alone or else from a joint run."""
-    compared = compared_curves(runs)
     key = "Dashed: training clips; solid: held-out clips; circle: lowest held-out loss."
+    return " ".join([key, *filter(None, (_gap_words(runs, task) for task in task_keys(runs)))])
+
+
+def _gap_words(runs: Sequence[Run], task: str) -> str:
+    compared, unit = compared_curves(runs, task), loss_unit(runs, task)
     ranked = sorted(((c, h) for h, c in compared.curves.items() if math.isfinite(c.gap)), key=lambda item: item[0].gap)
     if not ranked:
-        return key
+        return ""
     (least, least_head), (most, most_head) = ranked[0], ranked[-1]
     if len(ranked) == 1:
-        return f"{key} {compared.where}, {_curve_words(most_head, most)}."
-    widest = _curve_words(most_head, most)
-    return f"{key} {compared.where}, the gap is widest for {widest}, narrowest for {least_head} ({least.gap:.2f})."
+        return f"{compared.where}, {_curve_words(most_head, most, unit)}."
+    widest = _curve_words(most_head, most, unit)
+    return f"{compared.where}, the gap is widest for {widest}, narrowest for {least_head} ({least.gap:.2f})."
 
 
-def _curve_words(head: str, curve: LossCurve) -> str:
-    text = f"{head} ({curve.gap:.2f} nats after {curve.epochs[-1]} epochs"
+def _curve_words(head: str, curve: LossCurve, unit: str) -> str:
+    text = f"{head} ({curve.gap:.2f} {unit} after {curve.epochs[-1]} epochs"
     if curve.rise >= 0.005:
         text += f"; its held-out loss is lowest after epoch {curve.best_epoch} and ends {curve.rise:.2f} above that"
     return text + ")"
@@ -198,11 +233,11 @@ def _curve_words(head: str, curve: LossCurve) -> str:
 def ogr_caption(runs: Sequence[Run]) -> str:
     """How much faster one modality overfits than another, by OGR, at the first estimate of each method."""
     parts = ["OGR = |O / G| (Eq. 3): overfitting gained per unit of held-out loss won; lower is better."]
-    for method, group in by_method(runs).items():
-        steps = estimate_steps(group)
+    for group in groups(runs):
+        steps = estimate_steps(group.runs, group.task)
         if steps:
             at = "" if len(steps) == 1 else f" at epoch {steps[0].epoch}"
-            parts.append(f"{_capital(method_name(method))}{at}: {_ogr_words(steps[0].heads)}.")
+            parts.append(f"{_group_name(group)}{at}: {_ogr_words(steps[0].heads)}.")
     return " ".join(parts)
 
 
@@ -231,12 +266,12 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
 def weights_caption(runs: Sequence[Run]) -> str:
     """Who gets the weight, and how that moves."""
     parts = ["Weight = (G / O²) / Σ (G / O²) (Eq. 5-6, Proposition 1), so the weights sum to 1."]
-    for method, group in by_method(runs).items():
-        steps = estimate_steps(group)
+    for group in groups(runs):
+        steps = estimate_steps(group.runs, group.task)
         if not steps:
             continue
         first, last = (max(step.heads, key=lambda found: found.mean_weight) for step in (steps[0], steps[-1]))
-        text = f"{_capital(method_name(method))} gives most to {first.head} ({decimal(first.mean_weight, 2)})"
+        text = f"{_group_name(group)} gives most to {first.head} ({decimal(first.mean_weight, 2)})"
         if len(steps) > 1:
             kept = "still" if last.head == first.head else "then"
             text += f" in the first super-epoch and in the last {kept} to {last.head} ({decimal(last.mean_weight, 2)})"
@@ -249,6 +284,11 @@ def weights_caption(runs: Sequence[Run]) -> str:
             more = f", and {len(warnings) - 1} more like it" if len(warnings) > 1 else ""
             parts.append(f"Caution: {warnings[0]}{more}.")
     return " ".join(parts)
+
+
+def _group_name(group: Group) -> str:
+    """Start of a sentence about one method and task."""
+    return _capital(method_name(group.method)) + (f" for {group.task}" if group.task else "")
 
 
 def _seeds(count: int) -> str:

@@ -8,10 +8,11 @@ the mean of all heads and by their stack fitted on V, and how far each is from t
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-from gblend.records import FUSED, MEAN, REFIT, RunResult
-from gblend.table import ComparisonTable, Spread, method_order, primary_head, spread, with_sd
+from gblend.heads import FUSED, for_task, head_name, primary_head
+from gblend.records import MEAN, REFIT, HeadScore, RunResult, to_json
+from gblend.table import ComparisonTable, Spread, method_order, spread, with_sd
 
 WAYS = (FUSED, REFIT, "best-head", MEAN, "stack")
 """In the order of the columns."""
@@ -25,10 +26,10 @@ class WayRow:
     """For example ``equal`` or ``ensemble``."""
     seeds: tuple[int, ...]
     """Ascending."""
-    accuracy: dict[str, Spread]
-    """Per way, on the table's split."""
+    scores: dict[str, Spread]
+    """Per way, the table's metric on its split."""
     over_best_single: dict[str, Spread]
-    """Per way, accuracy minus that of the best single modality with the same seed, where it ran on the same clips."""
+    """Per way, the metric minus that of the best single modality with the same seed, where it ran on the same clips."""
 
 
 def way_rows(results: Sequence[RunResult], table: ComparisonTable) -> tuple[WayRow, ...]:
@@ -41,40 +42,49 @@ def way_rows(results: Sequence[RunResult], table: ComparisonTable) -> tuple[WayR
             groups[result.method].append(result)
     rows = []
     for method in method_order(groups):
-        accuracy: dict[str, list[float]] = defaultdict(list)
+        values: dict[str, list[float]] = defaultdict(list)
         over: dict[str, list[float]] = defaultdict(list)
         for run in groups[method]:
-            other = _primary(single.get(run.seed), split)
+            other = _primary(single.get(run.seed), table)
             assert run.predictions is not None
-            for way, score in run.predictions.scores[split].items():
-                accuracy[way].append(score.accuracy)
-                if other is not None and other[1] == score.count:
-                    over[way].append(score.accuracy - other[0])
+            for way, score in for_task(run.predictions.scores[split], table.task).items():
+                values[way].append(score.value)
+                if other is not None and other.count == score.count:
+                    over[way].append(score.value - other.value)
         rows.append(
             WayRow(
                 method=method,
                 seeds=tuple(run.seed for run in groups[method]),
-                accuracy={way: spread(accuracy[way]) for way in WAYS if way in accuracy},
+                scores={way: spread(values[way]) for way in WAYS if way in values},
                 over_best_single={way: spread(over[way]) for way in WAYS if way in over},
             )
         )
     return tuple(rows)
 
 
-def _primary(run: RunResult | None, split: Literal["test", "val"]) -> tuple[float, int] | None:
-    """Accuracy and clips of a run's primary head."""
-    score = None if run is None else run.scores.get(split, {}).get(primary_head(run.heads))
-    return None if score is None else (score.accuracy, score.count)
+def _primary(run: RunResult | None, table: ComparisonTable) -> HeadScore | None:
+    """A run's primary head in the table's task."""
+    if run is None:
+        return None
+    return run.scores.get(table.split, {}).get(head_name(table.task, primary_head(run.heads)))
+
+
+def tables_json(tables: Sequence[ComparisonTable], ways: Sequence[Sequence[WayRow]]) -> dict[str, Any]:
+    """``table.json``: the first table with its ways of predicting, and under ``by_task`` those of several tasks."""
+    main, *others = (
+        {**table.to_json(), "ways": [to_json(row) for row in rows]} for table, rows in zip(tables, ways, strict=True)
+    )
+    return {**main, **({"by_task": {values["task"]: values for values in others}} if others else {})}
 
 
 def way_cells(rows: Sequence[WayRow]) -> tuple[list[str], list[list[str]]]:
-    """Column titles and rows of text: accuracy by way, then the differences."""
-    ways = [way for way in WAYS if any(way in row.accuracy for row in rows)]
+    """Column titles and rows of text: the metric by way, then the differences."""
+    ways = [way for way in WAYS if any(way in row.scores for row in rows)]
     titles = ["method", *ways, *(f"{way} vs best single" for way in ways)]
     lines = [
         [
             row.method,
-            *(_text(row.accuracy.get(way)) for way in ways),
+            *(_text(row.scores.get(way)) for way in ways),
             *(_text(row.over_best_single.get(way), signed=True) for way in ways),
         ]
         for row in rows

@@ -18,11 +18,13 @@ from ray.util.queue import Empty, Queue
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data, training_batches
+from gblend.heads import of_each_task, primary_head
 from gblend.loss import class_weights_of
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
-from gblend.records import FUSED, RunResult
+from gblend.records import RunResult
 from gblend.run_files import finished_run, run_settings
 from gblend.runner import Runner
+from gblend.scores import metric_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +70,9 @@ def make_plan(
         raise ValueError(f"seeds must not be negative, got {min(seeds)}")
     loaded = load_run_data(data, config)
     modalities = loaded.modalities
-    check_methods(methods, modalities, config)
-    class_weights_of(config.loss, loaded.class_counts, loaded.classes, torch.device("cpu"))
+    check_methods(methods, modalities, config, loaded.tasks)
+    for key, task in loaded.tasks.items():
+        class_weights_of(config.loss, (loaded.class_counts or {}).get(key), task, torch.device("cpu"))
     # An epoch's first batches show whether there are clips enough for every worker.
     for clips in (loaded.train, loaded.probe_part or loaded.train):
         training_batches(len(clips), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
@@ -136,9 +139,11 @@ def _work(job: dict) -> None:
 
 def describe(result: RunResult) -> str:
     """One line about a finished run."""
-    head = FUSED if FUSED in result.heads else result.heads[0]
-    scores = ", ".join(f"{split} {heads[head].accuracy:.3f}" for split, heads in result.scores.items())
-    return f"{result.method} seed {result.seed}: {head} accuracy {scores}, {result.seconds:.0f} s"
+    branch = primary_head(result.heads)
+    metric = metric_words(next(iter(result.scores.values()))[branch].metric)
+    scores = ", ".join(f"{split} {heads[branch].value:.3f}" for split, heads in result.scores.items())
+    together = " of all tasks together" if len(of_each_task(result.heads)) > 1 else ""
+    return f"{result.method} seed {result.seed}: {branch} {metric}{together} {scores}, {result.seconds:.0f} s"
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import sys
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.methods import ENSEMBLES
-from gblend.records import to_json, write_json
+from gblend.records import write_json
 from gblend.runs import load_run
-from gblend.table import aligned, comparison_table, to_text
-from gblend.ways import way_cells, way_rows
+from gblend.table import aligned, comparison_tables, to_text
+from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
 from jobs.cli import Flat, run
 from jobs.recipes import RECIPES
@@ -57,12 +57,14 @@ def compare(
     carry_out(plan, compute, storage=out)
     runs = [load_run(directory) for directory in plan.places.values()]
     results = [run.result for run in runs]
-    table = comparison_table(results)
-    ways = way_rows(results, table)
-    write_json(f"{out}/table.json", {**table.to_json(), "ways": [to_json(row) for row in ways]})
-    print(to_text(table))
-    if ways:
-        print(f"\nThe same networks, every way of predicting ({table.split} accuracy)\n\n{aligned(*way_cells(ways))}")
+    tables = comparison_tables(results)
+    ways = [way_rows(results, table) for table in tables]
+    write_json(f"{out}/table.json", tables_json(tables, ways))
+    for table, rows in zip(tables, ways, strict=True):
+        print(f"\n{table.measure}\n\n{to_text(table)}" if len(tables) > 1 else to_text(table))
+        if rows:
+            print(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
+            print(aligned(*way_cells(rows)))
     return write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
 
 

@@ -16,6 +16,8 @@ TASK = Task(name="action", kind="single", classes=("a", "b", "c"))
 class Clip:
     name: str
     label: int | list[int] | None = 0
+    labels: dict[str, int | list[int] | None] | None = None
+    """Per task, where there is more than ``label`` to say."""
     group: str | None = None
     frames: np.ndarray | None = None  # uint8 (time, height, width, 3)
     flow: np.ndarray | None = None  # uint8 (time, 2 height, width)
@@ -67,7 +69,7 @@ def write_shard(place: Path, split: str, clips: list[Clip], spec: FeatureSpec, t
             "has_audio": clip.logmel is not None,
             "silent": False,
             "still": False,
-            **{task.column: clip.label for task in tasks},
+            **{task.column: clip.labels[task.name] if clip.labels else clip.label for task in tasks},
         }
         for clip in clips
     ]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from gblend.heads import FUSED
 from gblend.records import (
-    FUSED,
     EpochRecord,
     EstimateRecord,
     HeadScore,
@@ -27,7 +27,7 @@ CURVES = {
 
 
 def score(accuracy: float, loss_nats: float = 1.0, count: int = 200) -> HeadScore:
-    return HeadScore(loss_nats=loss_nats, accuracy=accuracy, count=count)
+    return HeadScore(loss_nats=loss_nats, metrics={"accuracy": accuracy}, count=count)
 
 
 def result(

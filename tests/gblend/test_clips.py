@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_modalities, single_label_task
+from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_modalities
 from schemas import FeatureSpec, FlowSpec, RgbSpec, Task
 from schemas.features import FORMAT_VERSION
 from tests.gblend.shards import TASK, Clip, encode_flow, encode_rgb, gradient_clip, write_dataset
@@ -25,15 +25,15 @@ def open_reader(data: str, modalities=EVERYTHING) -> ClipReader:
     return ClipReader(data, read_dataset_info(data), modalities)
 
 
-def index_of(data: str, split: str = "train", modalities=EVERYTHING, task: Task = TASK):
-    return read_index(data, read_dataset_info(data), split, modalities, task)
+def index_of(data: str, split: str = "train", modalities=EVERYTHING):
+    return read_index(data, read_dataset_info(data), split, modalities)
 
 
 def test_the_index_lists_every_clip_of_the_split_in_stored_order(tmp_path):
     index = index_of(three_clips(tmp_path, per_shard=2))
     assert index.clip_ids == ("c0", "c1", "c2")
     assert index.groups == ("g0", "g0", "g1")
-    assert index.labels.tolist() == [0, 1, 2]
+    assert index.labels[""].to_pylist() == [0, 1, 2]
     assert index.shards == ("train/00000", "train/00000", "train/00001")
     assert index.rows.tolist() == [0, 1, 0]
 
@@ -51,7 +51,7 @@ def test_presence_is_what_the_clips_file_says(tmp_path):
 def test_a_part_of_an_index_keeps_what_belongs_together(tmp_path):
     index = index_of(three_clips(tmp_path, per_shard=2))
     by_mask, by_position = index.take(np.array([False, True, True])), index.take(np.array([2, 1]))
-    assert (by_mask.clip_ids, by_mask.rows.tolist(), by_mask.labels.tolist()) == (("c1", "c2"), [1, 0], [1, 2])
+    assert (by_mask.clip_ids, by_mask.rows.tolist(), by_mask.labels[""].to_pylist()) == (("c1", "c2"), [1, 0], [1, 2])
     assert (by_position.clip_ids, by_position.shards) == (("c2", "c1"), ("train/00001", "train/00000"))
 
 
@@ -203,10 +203,36 @@ def test_a_feature_file_with_fewer_clips_than_its_shard_is_an_error(tmp_path):
         open_reader(data).read("train/00000", 0)
 
 
-def test_unlabelled_clips_are_counted_in_the_error(tmp_path):
-    clips = [gradient_clip("a"), gradient_clip("b", label=None)]
-    with pytest.raises(ValueError, match=r"1 clips of split 'train' have no label\.action"):
-        index_of(write_dataset(tmp_path / "data", {"train": clips}))
+def test_an_unlabelled_clip_is_listed_without_a_label(tmp_path):
+    clips = [gradient_clip("a", label=2), gradient_clip("b", label=None)]
+    index = index_of(write_dataset(tmp_path / "data", {"train": clips}))
+    assert index.labels[""].to_pylist() == [2, None]
+    assert index.labelled().tolist() == [True, False]
+
+
+EVENT = Task(name="event", kind="multi", classes=("x", "y", "z"))
+
+
+def test_every_task_has_its_labels_under_its_key(tmp_path):
+    clips = [
+        gradient_clip("a", labels={"action": 2, "event": [0, 2]}),
+        gradient_clip("b", labels={"action": None, "event": []}),
+        gradient_clip("c", labels={"action": None, "event": None}),
+    ]
+    data = write_dataset(tmp_path / "data", {"train": clips}, tasks=(TASK, EVENT), per_shard=2)
+    index = index_of(data)
+    assert {key: column.to_pylist() for key, column in index.labels.items()} == {
+        "action": [2, None, None],
+        "event": [[0, 2], [], None],
+    }
+    assert index.labelled().tolist() == [True, True, False]
+    assert index.take(np.array([2, 0])).labels["event"].to_pylist() == [None, [0, 2]]
+
+
+def test_a_label_of_a_list_that_is_no_class_is_an_error(tmp_path):
+    clips = [Clip(name="a", labels={"event": [0, 3]})]
+    with pytest.raises(ValueError, match=r"label\.event is 3, but there are 3 classes"):
+        index_of(write_dataset(tmp_path / "data", {"train": clips}, tasks=(EVENT,)))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -226,17 +252,3 @@ def test_modalities_come_in_the_order_of_heads_whatever_was_typed(tmp_path):
     info = read_dataset_info(three_clips(tmp_path))
     assert resolve_modalities(info, ("logmel", "rgb")) == ("rgb", "logmel")
     assert resolve_modalities(info, ()) == EVERYTHING
-
-
-@pytest.mark.parametrize(
-    ("tasks", "named"),
-    [
-        ((TASK, Task(name="verb", kind="single", classes=("x",))), r"action \(single label\), verb \(single label\)"),
-        ((Task(name="event", kind="multi", classes=("x",)),), r"event \(multi label\)"),
-    ],
-)
-def test_several_tasks_or_labels_are_refused_by_name(tmp_path, tasks, named):
-    clips = {"train": [Clip(name="a", label=None)]}
-    info = read_dataset_info(write_dataset(tmp_path / "data", clips, tasks=tasks))
-    with pytest.raises(ValueError, match=f"one single-label task; this one has: {named}"):
-        single_label_task(info)

@@ -25,7 +25,7 @@ from gblend.outputs import load_outputs
 from gblend.predictions import score_predictions
 from gblend.records import REFIT, to_json
 from gblend.runner import Runner
-from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
+from tests.gblend.tiny import CLASSES, EVENT, MODALITIES, TASK, VERB, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
 ABSENT = {"logmel": [0, 3, 4]}
@@ -33,8 +33,12 @@ ABSENT = {"logmel": [0, 3, 4]}
 
 BY_ACCURACY = {"measure": "accuracy", "overfitting_floor": "standard-error", "fused_floor": 0.2}
 ZERO_BUT_ONE = {"rgb": 0.0, "flow": 0.0, "logmel": 1.0, "fused": 0.0}
-STEPS = ("blend", "weighted", "learned", "modulated", "probes")
-"""Ways to train: a blend, with class weights, with learned weights, with modulated gradients, branches side by side."""
+STEPS = ("blend", "weighted", "learned", "modulated", "probes", "tasks")
+"""Ways to train: a blend, with class weights, with learned weights, with modulated gradients, branches side by side,
+and several tasks, one of several labels, with unlabelled clips."""
+
+TASKS = (replace(VERB, name="unlabelled"), replace(EVENT, name="event-unlabelled"))
+"""Every fourth clip has no label, so that workers' shares differ in what they can count."""
 
 TWO_EPOCHS = Position(start_epoch=0, epochs=2)
 
@@ -43,8 +47,12 @@ def joint():
     return make_model(MODALITIES, len(CLASSES), tiny_config().model, seed=0)
 
 
-def odd_data():
-    return tiny_data(train=25, heldout=9, absent=ABSENT)
+def odd_data(tasks=(TASK,)):
+    return tiny_data(train=25, heldout=9, absent=ABSENT, tasks=tasks)
+
+
+def of_tasks():
+    return make_model(MODALITIES, {task.name: len(task.classes) for task in TASKS}, tiny_config().model, seed=0)
 
 
 def trained(weights: dict[str, float]) -> dict[str, torch.Tensor]:
@@ -57,16 +65,18 @@ def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
     """All clips in one batch, without dropout or BatchNorm's batch statistics: the shares must not matter."""
     loss = LossConfig(label_smoothing=0.1, class_weights=(0.2, 1.0, 3.0) if kind == "weighted" else "equal")
     config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"), loss=loss)
-    networks = {"blend": joint()}
+    networks = {"blend": of_tasks() if kind == "tasks" else joint()}
     if kind == "probes":
         networks = {head: joint().branch(head) for head in HEADS}
     if kind == "modulated":
         networks = {"fused": joint().branch("fused")}
     learned = LearnedWeights(HEADS)
     weights = learned if kind == "learned" else {"rgb": 0.4, "flow": 0.3, "logmel": 0.2, "fused": 0.1}
+    if kind == "tasks":
+        weights = {head: 0.1 * at for at, head in enumerate(networks["blend"].head_names)}
     learners = []
     for name, network in networks.items():
-        if "fused" in network.head_names:
+        if "fused" in network.branches:
             network.heads["fused"][0].p = 0.0
         # Frozen in eval mode, whoever asks for training.
         network.train = lambda mode=True, network=network: type(network).train(network, False)  # type: ignore
@@ -78,7 +88,8 @@ def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
                 ogm_alpha=0.5 if kind == "modulated" else None,
             )
         )
-    train_together(learners, odd_data(), config, position=Position(start_epoch=0, epochs=1), seed=0)
+    data = odd_data(TASKS) if kind == "tasks" else odd_data()
+    train_together(learners, data, config, position=Position(start_epoch=0, epochs=1), seed=0)
     found = {
         f"{name}.{key}": values for name, network in networks.items() for key, values in network.named_parameters()
     }
@@ -103,13 +114,25 @@ def settled(seed: int):
 
 def outputs(network) -> dict:
     data = odd_data()
-    return dataclasses.asdict(measure_outputs(network, data.heldout, spec=data.spec))
+    return dataclasses.asdict(measure_outputs(network, data.heldout, spec=data.spec)[""])
+
+
+def measured_tasks() -> dict:
+    """Losses, metrics and outputs of two tasks, one of several labels."""
+    network, data = of_tasks(), odd_data(TASKS)
+    losses = measure(network, data.heldout, spec=data.spec)
+    said = measure_outputs(network, data.heldout, spec=data.spec)
+    return {
+        "metrics": {head: found.score().metrics for head, found in losses.items()},
+        "correct": {head: found.correct for head, found in losses.items()},
+        "outputs": {key: dataclasses.asdict(found) for key, found in said.items()},
+    }
 
 
 def outputs_of_one_clip() -> dict:
     """Fewer clips than workers: one of them has nothing to do."""
     data = odd_data()
-    return dataclasses.asdict(measure_outputs(joint(), data.heldout, [4], spec=data.spec))
+    return dataclasses.asdict(measure_outputs(joint(), data.heldout, [4], spec=data.spec)[""])
 
 
 class Careless(nn.Module):
@@ -176,6 +199,7 @@ def everything(directory: Path) -> dict:
     return {
         "measured": measured(joint()),
         "outputs": outputs(joint()),
+        "tasks": measured_tasks(),
         "one clip": outputs_of_one_clip(),
         "careless": with_a_careless_network(),
         "estimated": estimated(),
@@ -216,6 +240,17 @@ def test_outputs_of_an_odd_number_of_clips_are_those_one_worker_measures(two):
     for part in ("log_probs", "counted", "labels", "positions"):
         np.testing.assert_allclose(two[0]["outputs"][part], expected[part], rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(two[0]["outputs"][part], two[1]["outputs"][part])
+
+
+def test_metrics_of_several_labels_and_tasks_are_those_one_worker_measures(two):
+    expected = measured_tasks()
+    for head, metrics in expected["metrics"].items():
+        assert two[0]["tasks"]["metrics"][head] == pytest.approx(metrics, rel=1e-6), head
+        assert two[0]["tasks"]["metrics"][head] == two[1]["tasks"]["metrics"][head]
+        np.testing.assert_allclose(two[0]["tasks"]["correct"][head], expected["correct"][head])
+    for key, said in expected["outputs"].items():
+        for part in ("log_probs", "counted", "labels"):
+            np.testing.assert_allclose(two[0]["tasks"]["outputs"][key][part], said[part], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("part", ["generalization", "overfitting", "weights", "overfitting_se", "weights_se"])

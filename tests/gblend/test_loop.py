@@ -30,7 +30,7 @@ def batch_of(data, positions, epoch_entropy) -> tuple[dict, torch.Tensor, dict]:
     samples = [data.train[i, (*epoch_entropy, i)] for i in positions]
     arrays = {name: torch.from_numpy(np.stack([s["arrays"][name] for s in samples])) for name in MODALITIES}
     present = {name: torch.tensor([s["present"][name] for s in samples]) for name in MODALITIES}
-    return to_inputs(arrays, data.spec), torch.tensor([s["label"] for s in samples]), present
+    return to_inputs(arrays, data.spec), torch.tensor([s["labels"][""] for s in samples]), present
 
 
 def train_some(network, data, config, weights=None, *, start=0, epochs=2, **more) -> None:

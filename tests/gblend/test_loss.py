@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ import torch.nn.functional as F
 
 from gblend.config import LossConfig
 from gblend.loss import LearnedWeights, blended_loss, class_weights_of, clip_losses
+from schemas import Task
 
 CPU = torch.device("cpu")
+ABC = Task(name="action", kind="single", classes=("a", "b", "c"))
 LABEL = torch.tensor([0, 1, 2, 0, 1, 2, 2, 2])
 LOGITS = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 CLASS_WEIGHTS = (0.5, 2.0, 1.25)
@@ -19,11 +22,17 @@ CLASS_WEIGHTS = (0.5, 2.0, 1.25)
 @pytest.mark.parametrize(("smoothing", "weighted"), list(itertools.product([0.0, 0.1], [False, True])))
 def test_smoothed_and_weighted_cross_entropy_is_that_of_pytorch(smoothing, weighted):
     config = LossConfig(label_smoothing=smoothing, class_weights=CLASS_WEIGHTS if weighted else "equal")
-    weights = class_weights_of(config, None, "abc", CPU)
+    weights = class_weights_of(config, None, ABC, CPU)
     mask = torch.tensor([True] * 6 + [False] * 2)
     count = mask.sum() if weights is None else weights[LABEL][mask].sum()
     got = blended_loss(
-        {"rgb": LOGITS}, LABEL, {"rgb": mask}, {"rgb": 0.5}, {"rgb": count}, loss=config, class_weights=weights
+        {"rgb": LOGITS},
+        {"": LABEL},
+        {"rgb": mask},
+        {"rgb": 0.5},
+        {"rgb": count},
+        loss=config,
+        class_weights={"": weights},
     )
     given = torch.tensor(CLASS_WEIGHTS) if weighted else None
     expected = F.cross_entropy(LOGITS[mask], LABEL[mask], weight=given, label_smoothing=smoothing)
@@ -32,19 +41,20 @@ def test_smoothed_and_weighted_cross_entropy_is_that_of_pytorch(smoothing, weigh
 
 def test_balanced_weights_give_every_class_the_same_say():
     counts = [40, 10, 50]
-    weights = class_weights_of(LossConfig(class_weights="balanced"), counts, "abc", CPU)
+    weights = class_weights_of(LossConfig(class_weights="balanced"), counts, ABC, CPU)
     totals = weights * torch.tensor(counts)
     torch.testing.assert_close(totals, torch.full((3,), 100 / 3))
 
 
 def test_balanced_weights_need_a_clip_of_every_class():
-    with pytest.raises(ValueError, match="needs clips of every class to train on; there are none of b; give numbers"):
-        class_weights_of(LossConfig(class_weights="balanced"), [4, 0, 2], "abc", CPU)
+    message = "needs clips of every class of action to train on; there are none of b; give numbers"
+    with pytest.raises(ValueError, match=message):
+        class_weights_of(LossConfig(class_weights="balanced"), [4, 0, 2], ABC, CPU)
 
 
 def test_given_class_weights_must_fit_the_classes():
-    with pytest.raises(ValueError, match=r"a number for each of 2 classes \(run, jump\), got 3"):
-        class_weights_of(LossConfig(class_weights=CLASS_WEIGHTS), None, ("run", "jump"), CPU)
+    with pytest.raises(ValueError, match=r"a number for each of 2 classes of action \(run, jump\), got 3"):
+        class_weights_of(LossConfig(class_weights=CLASS_WEIGHTS), None, replace(ABC, classes=("run", "jump")), CPU)
 
 
 def test_learned_weights_start_as_an_equal_blend_of_sum_1():
@@ -99,7 +109,7 @@ def own(tmp_path, monkeypatch) -> str:
 def test_a_users_loss_takes_the_place_of_cross_entropy_in_the_blend(own):
     mask = torch.tensor([True] * 6 + [False] * 2)
     config = LossConfig(callable=f"{own}:margin")
-    got = blended_loss({"rgb": LOGITS}, LABEL, {"rgb": mask}, {"rgb": 0.5}, {"rgb": mask.sum()}, loss=config)
+    got = blended_loss({"rgb": LOGITS}, {"": LABEL}, {"rgb": mask}, {"rgb": 0.5}, {"rgb": mask.sum()}, loss=config)
     torch.testing.assert_close(got, 0.5 * F.multi_margin_loss(LOGITS[mask], LABEL[mask]))
 
 

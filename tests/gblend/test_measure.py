@@ -38,8 +38,8 @@ def one_by_one(network: BlendModel, clips: MemoryClips, positions) -> dict[str, 
         with torch.no_grad():
             answers = network(inputs, {name: torch.tensor([p]) for name, p in sample["present"].items()})
         for name, logits in answers.items():
-            loss = F.cross_entropy(logits.double(), torch.tensor([sample["label"]]))
-            found[name].append((float(loss), int(logits.argmax()) == sample["label"]))
+            loss = F.cross_entropy(logits.double(), torch.tensor([sample["labels"][""]]))
+            found[name].append((float(loss), int(logits.argmax()) == sample["labels"][""]))
     return found
 
 
@@ -58,7 +58,7 @@ def test_scores_are_means_over_the_clips():
     expected = one_by_one(network, clips, range(11))
     score = measure(network, clips, spec=SPEC)["fused"].score()
     assert score.loss_nats == pytest.approx(np.mean([loss for loss, _ in expected["fused"]]), rel=1e-5)
-    assert (score.accuracy, score.count) == (np.mean([correct for _, correct in expected["fused"]]), 11)
+    assert (score.value, score.count) == (np.mean([correct for _, correct in expected["fused"]]), 11)
 
 
 def test_chosen_positions_come_back_in_the_order_asked_for():
@@ -121,10 +121,10 @@ def test_outputs_are_the_log_probabilities_of_one_clip_at_a_time(monkeypatch):
     monkeypatch.setattr(measure_module, "MEASURE_BATCH", 4)
     network, clips = model(), MemoryClips(11, seed=0)
     chosen = [7, 0, 10, 3, 5]
-    found = measure_outputs(network, clips, chosen, spec=SPEC)
+    found = measure_outputs(network, clips, chosen, spec=SPEC)[""]
     assert found.heads == HEADS
     assert found.log_probs.dtype == np.float32
-    assert found.labels.tolist() == [clips[position, None]["label"] for position in chosen]
+    assert found.labels.tolist() == [clips[position, None]["labels"][""] for position in chosen]
     assert found.positions.tolist() == chosen
     network.eval()
     for at, position in enumerate(chosen):
@@ -139,7 +139,7 @@ def test_outputs_are_the_log_probabilities_of_one_clip_at_a_time(monkeypatch):
 
 def test_outputs_say_nothing_for_a_head_whose_modality_a_clip_lacks():
     clips = MemoryClips(10, seed=0, absent={"logmel": [2, 5]})
-    found = measure_outputs(model(), clips, spec=SPEC)
+    found = measure_outputs(model(), clips, spec=SPEC)[""]
     head = HEADS.index("logmel")
     assert np.flatnonzero(~found.counted[head]).tolist() == [2, 5]
     assert (found.log_probs[head, [2, 5]] == 0).all()
@@ -149,7 +149,7 @@ def test_outputs_say_nothing_for_a_head_whose_modality_a_clip_lacks():
 def test_heads_scored_from_outputs_have_the_scores_that_measuring_gives():
     network, clips = model(), MemoryClips(11, seed=0, absent={"flow": [1, 4]})
     measured = {head: losses.score() for head, losses in measure(network, clips, spec=SPEC).items()}
-    assert score_heads(measure_outputs(network, clips, spec=SPEC)) == measured
+    assert score_heads(measure_outputs(network, clips, spec=SPEC)[""]) == measured
 
 
 @pytest.mark.parametrize("way", [measure, measure_outputs])

@@ -114,7 +114,7 @@ def test_making_a_network_leaves_the_random_state_of_every_device_alone(monkeypa
 
 
 def test_an_unknown_head_names_the_heads():
-    with pytest.raises(ValueError, match="no head 'audio'; heads: rgb, flow, logmel, fused"):
+    with pytest.raises(ValueError, match="no branch 'audio'; branches: rgb, flow, logmel, fused"):
         model().branch("audio")
 
 

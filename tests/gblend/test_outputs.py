@@ -24,7 +24,7 @@ def outputs(heads=("rgb", "fused"), *, clips: int = 5, seed: int = 0, classes: i
 
 def test_saved_outputs_come_back_to_the_bit(tmp_path):
     written = {"heldout": outputs(clips=4), "val": outputs(clips=6, seed=1), "test.x": outputs(seed=2)}
-    save_outputs(str(tmp_path / "predictions.npz"), written)
+    save_outputs(str(tmp_path / "predictions.npz"), {"": written})
     found = load_outputs(str(tmp_path / "predictions.npz"))
     assert list(found) == list(written)
     for split, one in written.items():

@@ -38,7 +38,7 @@ def comparison(folder, *, seeds=1, missing=()):
             place = folder / f"{method.replace(':', '-')}-s{seed}"
             write_run(place, result(method, seed, {head: 0.5}))
             only = missing if head == "rgb" else ()
-            save_outputs(f"{place}/{OUTPUTS_FILE}", {"test": outputs(predicted, labels, head=head, missing=only)})
+            save_outputs(f"{place}/{OUTPUTS_FILE}", {"": {"test": outputs(predicted, labels, head=head, missing=only)}})
             runs.append(load_run(str(place)))
     return runs, comparison_table([run.result for run in runs])
 
@@ -71,7 +71,7 @@ def test_an_ensemble_predicts_by_the_mean_of_its_heads(tmp_path):
     )
     place = tmp_path / "ensemble-s0"
     write_run(place, result("ensemble", 0, {"mean": 0.9}))
-    save_outputs(f"{place}/{OUTPUTS_FILE}", {"test": joined})
+    save_outputs(f"{place}/{OUTPUTS_FILE}", {"": {"test": joined}})
     runs = [*runs, load_run(str(place))]
     gains = load_gains(runs, comparison_table([run.result for run in runs]), CLASSES)
     assert gains is not None

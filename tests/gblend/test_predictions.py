@@ -129,7 +129,7 @@ def test_a_head_that_diverged_gets_no_share_and_spoils_no_clip():
     assert fitted(diverged).weights[1] == 0
     scores, expected = (score_predictions(one, {"test": one}) for one in (diverged, two))
     for way in ("best-head", "mean", "stack"):
-        assert scores.scores["test"][way].accuracy == expected.scores["test"][way].accuracy
+        assert scores.scores["test"][way].value == expected.scores["test"][way].value
     assert scores.ranking[-1] == "logmel"
 
 
@@ -144,7 +144,7 @@ def test_no_head_at_all_is_equal_probabilities_and_no_score():
         np.testing.assert_allclose(np.exp(said), 1 / CLASSES)
     found_scores = score_predictions(nothing, {"test": nothing}).scores["test"]
     assert {one.count for one in found_scores.values()} == {0}
-    assert all(np.isnan(one.accuracy) for one in found_scores.values())
+    assert all(np.isnan(one.value) for one in found_scores.values())
 
 
 def one_clip(found: HeadOutputs, clip: int):
@@ -216,7 +216,7 @@ def test_all_choices_are_made_on_v_and_the_scores_are_of_the_split():
     assert found.stack_clips == 120
     assert list(found.scores["test"]) == ["fused", "best-head", "mean", "stack"]
     rgb = score(test.log_probs[0], test.labels, test.counted[0])
-    assert found.scores["test"]["best-head"].accuracy == rgb.accuracy
+    assert found.scores["test"]["best-head"].value == rgb.value
     assert found.stack_weights["rgb"] == pytest.approx(fitted(valid).weights[0])
 
 
@@ -226,7 +226,7 @@ def test_the_fused_score_is_the_heads_own():
     labels = found.labels[found.counted[2]]
     fused = score_predictions(found, {"test": found}).scores["test"]["fused"]
     assert fused.count == found.counted[2].sum()
-    assert fused.accuracy == (said.argmax(axis=1) == labels).mean()
+    assert fused.value == (said.argmax(axis=1) == labels).mean()
     assert fused.loss_nats == pytest.approx(-said[np.arange(len(labels)), labels].mean())
 
 
@@ -256,4 +256,4 @@ def test_networks_joined_give_their_ensemble_with_and_without_the_naive_one():
     both, three = ensemble("uni-rgb", "uni-logmel"), ensemble("uni-rgb", "uni-logmel", "naive")
     assert list(both) == ["best-head", "mean", "stack"]
     for way in ("mean", "stack"):
-        assert both["best-head"].accuracy + 0.03 < both[way].accuracy < three[way].accuracy
+        assert both["best-head"].value + 0.03 < both[way].value < three[way].value

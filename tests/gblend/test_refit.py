@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gblend.config import BlendConfig, OptimConfig
+from gblend.heads import FUSED
 from gblend.measure import measure
 from gblend.methods import RunSpec
 from gblend.model import make_model
-from gblend.records import FUSED
 from gblend.refit import refit
 from gblend.runner import Runner
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data

@@ -101,7 +101,7 @@ def test_an_offline_probe_ends_with_the_best_epoch_on_v_where_asked(tmp_path, me
         history = [epoch_record(line) for line in read_lines(str(tmp_path / f"{run}-s0" / "history.jsonl"))]
         (head,) = history[0].heldout
         scores = [record.heldout[head] for record in history]
-        values = [score.loss_nats if measure == "loss" else 1 - score.accuracy for score in scores]
+        values = [score.loss_nats if measure == "loss" else 1 - score.value for score in scores]
         best = min(range(1, 5), key=lambda epoch, values=values: (round(values[epoch], 12), epoch))
         assert (found.end_epochs[at], found.end_valid[at]) == (best, pytest.approx(values[best]))
 
@@ -160,10 +160,10 @@ def test_a_tracked_run_takes_g_and_o_from_its_own_history_over_the_last_super_ep
 def test_early_stop_ends_with_the_parameters_of_the_epoch_that_was_best_on_v(tmp_path):
     """V is labelled wrongly, so that what is learned on T makes it worse."""
     config, data = tiny_config(epochs=6), tiny_data()
-    data.heldout.labels = (data.heldout.labels + 1) % len(CLASSES)
+    data.heldout.labelled_as("", [(label + 1) % len(CLASSES) for label in data.heldout.labels.tolist()])
     result = carry_out(tmp_path / "stopped", "early-stop", config=config, data=data)
     history = history_of(tmp_path / "stopped")
-    best = max(history[1:], key=lambda r: (r.heldout["fused"].accuracy, -r.heldout["fused"].loss_nats))
+    best = max(history[1:], key=lambda r: (r.heldout["fused"].value, -r.heldout["fused"].loss_nats))
     assert result.kept_epoch == best.epoch < 6  # else the test would show nothing
     model = make_model(MODALITIES, len(CLASSES), config.model, seed=99).branch("fused")
     load_checkpoint(model, str(tmp_path / "stopped" / "checkpoint.pt"))
@@ -180,7 +180,7 @@ def test_early_stop_is_the_naive_run_until_it_stops(tmp_path):
 
 def test_the_best_epoch_is_of_highest_accuracy_then_of_lowest_loss_then_the_first():
     def record(epoch, accuracy, loss_nats):
-        score = HeadScore(loss_nats=loss_nats, accuracy=accuracy, count=9)
+        score = HeadScore(loss_nats=loss_nats, metrics={"accuracy": accuracy}, count=9)
         return EpochRecord(epoch=epoch, train={}, heldout={"fused": score}, weights={}, learning_rate=0.1)
 
     nan = float("nan")
@@ -269,7 +269,7 @@ def test_an_ensemble_is_the_mean_of_the_probabilities_of_finished_runs(tmp_path,
     right = total.argmax(dim=1).numpy() == clips.labels
     loss = -torch.log(total / len(needed)).numpy()[np.arange(len(clips)), clips.labels]
     found = result.scores["test"]["mean"]
-    assert (found.accuracy, found.count) == (pytest.approx(right.mean()), len(clips))
+    assert (found.value, found.count) == (pytest.approx(right.mean()), len(clips))
     assert found.loss_nats == pytest.approx(loss.mean(), rel=1e-5)
     assert result.predictions.scores["test"]["mean"] == found
 

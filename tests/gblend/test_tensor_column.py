@@ -68,7 +68,7 @@ def run_config(**changed):
 
 def test_the_reader_gives_every_tensor_as_it_was_written(data):
     info = read_dataset_info(data)
-    index = read_index(data, info, "train", ("pose",), info.tasks[0])
+    index = read_index(data, info, "train", ("pose",))
     reader = ClipReader(data, info, ("pose",))
     for at, clip_id in enumerate(index.clip_ids):
         clip = reader.read(index.shards[at], int(index.rows[at]))
@@ -134,7 +134,7 @@ def test_a_run_trains_on_it_and_its_network_learns_from_it(data, tmp_path):
     runner = Runner(data=loaded, config=config, data_path=data)
     result = runner.run(RunSpec(method="equal", seed=0), str(tmp_path / "run"))
     assert tuple(result.heads) == ("rgb", "pose", "fused")
-    assert result.scores["test"]["pose"].accuracy == 1.0
+    assert result.scores["test"]["pose"].value == 1.0
     assert result.scores["test"]["pose"].count == 6
     assert result.scores["val"]["pose"].count == 5  # one lacks it
     state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)

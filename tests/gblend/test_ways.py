@@ -33,7 +33,7 @@ def test_methods_with_several_heads_have_a_row_and_seeds_are_in_order():
 
 
 def test_a_way_has_the_mean_and_the_spread_of_its_seeds():
-    stack = rows()[0].accuracy["stack"]
+    stack = rows()[0].scores["stack"]
     assert stack.values == (0.52, 0.60)
     assert stack.mean == pytest.approx(0.56)
     assert stack.sd == pytest.approx(0.08 / 2**0.5)

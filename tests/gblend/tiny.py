@@ -3,11 +3,17 @@
 import numpy as np
 
 from gblend.config import BlendConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
-from gblend.data import Draw, RunData, Sample
-from schemas import FeatureSpec
+from gblend.data import Draw, RunData, Sample, label_value
+from gblend.heads import by_key
+from schemas import FeatureSpec, Task
 
 MODALITIES = ("rgb", "flow", "logmel")
 CLASSES = ("a", "b", "c")
+TASK = Task(name="action", kind="single", classes=CLASSES)
+VERB = Task(name="verb", kind="single", classes=CLASSES)
+NOUN = Task(name="noun", kind="single", classes=("cup", "pan"))
+EVENT = Task(name="event", kind="multi", classes=("first", "not last", "even first"))
+"""Several labels, of clip i by its action i mod 3: clips of the last action have none."""
 FRAMES, SIDE, MEL_FRAMES = 2, 8, 8
 
 
@@ -26,12 +32,25 @@ def tiny_config(**changes) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
+def labels_of(task: Task, clip: int) -> int | list[int] | None:
+    """Label of a clip as a data set stores it; of a task with ``unlabelled`` in its name every fourth clip has none."""
+    if "unlabelled" in task.name and clip % 4 == 1:
+        return None
+    if task.kind == "multi":
+        return [at for at, has in enumerate((clip % 3 == 0, clip % 3 < 2, clip % 6 == 0)) if has]
+    return clip % len(task.classes)
+
+
 class MemoryClips:
     """Clips whose arrays are a noisy picture of their label; a random window adds noise decided by the draw."""
 
-    def __init__(self, count: int, *, seed: int, absent: dict[str, list[int]] | None = None) -> None:
+    def __init__(
+        self, count: int, *, seed: int, absent: dict[str, list[int]] | None = None, tasks: tuple[Task, ...] = (TASK,)
+    ) -> None:
         rng = np.random.default_rng(seed)
+        self.tasks = by_key(tasks)
         self.labels = np.arange(count) % len(CLASSES)
+        self._labels = {key: [labels_of(task, i) for i in range(count)] for key, task in self.tasks.items()}
         level = 60 * self.labels
         self._arrays = {
             "rgb": np.clip(
@@ -51,6 +70,10 @@ class MemoryClips:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labelled_as(self, key: str, labels: list) -> None:
+        """Give all clips other labels for a task."""
+        self._labels = {**self._labels, key: labels}
+
     def __getitem__(self, draw: Draw) -> Sample:
         position, entropy = draw
         self.drawn.append(draw)
@@ -62,7 +85,7 @@ class MemoryClips:
             arrays[name] = np.clip(values, 0, 255).astype(np.float32 if name == "logmel" else np.uint8)
         return {
             "position": position,
-            "label": int(self.labels[position]),
+            "labels": {key: label_value(self._labels[key][position], task) for key, task in self.tasks.items()},
             "arrays": arrays,
             "present": {name: bool(self._present[name][position]) for name in self._modalities},
         }
@@ -73,14 +96,19 @@ class MemoryClips:
         return fewer
 
 
-def tiny_data(*, train: int = 24, heldout: int = 9, absent: dict[str, list[int]] | None = None) -> RunData:
+def tiny_data(
+    *,
+    train: int = 24,
+    heldout: int = 9,
+    absent: dict[str, list[int]] | None = None,
+    tasks: tuple[Task, ...] = (TASK,),
+) -> RunData:
     return RunData(
-        train=MemoryClips(train, seed=1, absent=absent),
+        train=MemoryClips(train, seed=1, absent=absent, tasks=tasks),
         train_slice=list(range(heldout)),
-        heldout=MemoryClips(heldout, seed=2, absent=absent),
-        splits={"val": MemoryClips(6, seed=3), "test": MemoryClips(7, seed=4)},
+        heldout=MemoryClips(heldout, seed=2, absent=absent, tasks=tasks),
+        splits={"val": MemoryClips(6, seed=3, tasks=tasks), "test": MemoryClips(7, seed=4, tasks=tasks)},
         modalities=MODALITIES,
-        classes=CLASSES,
         spec=FeatureSpec(),
         heldout_ids=tuple(f"clip{i}" for i in range(heldout)),
         excluded={},
