@@ -15,6 +15,8 @@ import fsspec
 import jinja2
 from markupsafe import Markup
 
+from gblend.advice import advise
+from gblend.advice_words import advice_words
 from gblend.aggregate import estimate_steps, groups
 from gblend.class_figure import class_caption, class_figure
 from gblend.epoch_ogr import epoch_caption, epoch_figure
@@ -137,6 +139,7 @@ def render_report(
         subtitle=_subtitle(runs, table, dataset_summary),
         notes=notes,
         verdict=verdict(table, tables[1:]),
+        advice=tuple(words for of_task in tables for words in advice_words(advise(results, of_task), of_task)),
         cost=COST,
         tables=[_table_view(of_task) for of_task in tables],
         ways=[(of_task, found) for of_task in tables if (found := way_cells(way_rows(results, of_task)))[1]],

@@ -94,7 +94,7 @@ def verdict(table: ComparisonTable, by_task: Sequence[ComparisonTable] = ()) -> 
     behind = "is level with it" if decimal(lead) == ".000" else f"is {decimal(lead)} behind"
     headline = (
         f"{_capital(method_name(top.method))} scores highest: {result} ({_seeds(len(top.seeds))}). The next, "
-        f"{method_name(next_row.method)}, {behind}{_noise_mark(table, lead)}."
+        f"{method_name(next_row.method)}, {behind}{noise_mark(table, lead)}."
     )
     facts = (*_facts(table, top), *_headlines(by_task))
     return Verdict(headline=headline, facts=facts, caution=_caution(table))
@@ -117,7 +117,7 @@ def _facts(table: ComparisonTable, top: MethodRow) -> list[str]:
         found = row.differences.get(baseline) if row else None
         if found is not None and math.isfinite(found.mean):
             facts.setdefault(method, []).append(
-                f"{distance(found.mean)} {method_name(found.against)}{_noise_mark(table, found.mean)}"
+                f"{distance(found.mean)} {method_name(found.against)}{noise_mark(table, found.mean)}"
             )
     sentences = [f"{_capital(method_name(method))} is {_join(parts)}." for method, parts in facts.items()]
     naive = table.row("naive")
@@ -139,7 +139,8 @@ def distance(value: float) -> str:
     return "level with" if text == ".000" else f"{text} {'above' if value > 0 else 'below'}"
 
 
-def _noise_mark(table: ComparisonTable, value: float) -> str:
+def noise_mark(table: ComparisonTable, value: float) -> str:
+    """Whether a difference may be chance; nothing where one seed cannot tell."""
     if table.noise is None or decimal(abs(value)) == ".000":
         return ""
     return " (within noise)" if abs(value) < table.noise else " (beyond noise)"

@@ -6,6 +6,8 @@ ray job submit --working-dir . -- \
 
 import sys
 
+from gblend.advice import advise
+from gblend.advice_words import advice_words
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.methods import ENSEMBLES
@@ -65,6 +67,8 @@ def compare(
         if rows:
             print(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
             print(aligned(*way_cells(rows)))
+        for sentence in advice_words(advise(results, table), table):
+            print(f"\n{sentence}")
     return write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
 
 
