@@ -7,22 +7,22 @@ number of workers or loader processes, nor by what was measured before.
 import copy
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
 from gblend.heads import by_key
-from gblend.holdout import Label, hold_out
+from gblend.holdout import hold_out
 from gblend.inputs import choose_window, cut_window, window_spec
+from gblend.labels import count_classes, label_value, leave_out_unlabelled, require_labels, strata
 from schemas import FeatureSpec, Task, TensorSpec
 from schemas.features import FORMAT_VERSION
 
@@ -30,7 +30,8 @@ Draw = tuple[int, tuple[int, ...] | None]
 """Position of a clip, and the entropy of its random window; None for the central window."""
 
 Sample = dict[str, Any]
-"""``position`` int, ``labels`` per task key (`label_value`), ``arrays`` per modality, ``present`` per modality bool."""
+"""``position`` int, ``labels`` per task key (`gblend.labels.label_value`), ``arrays`` and ``present`` (bool) per
+modality."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,66 +253,6 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         probe_part=None if part.all() else positions.tolist(),
         class_counts={key: count_classes(train.labels[key], len(task.classes)) for key, task in tasks.items()},
     )
-
-
-def label_value(label: int | list[int] | None, task: Task) -> int | Float[np.ndarray, " classes"]:
-    """A clip's label as training takes it: its class, or 1 for the classes it has and 0 for the others; -1: unlabelled.
-
-    >>> label_value([2, 0], Task(name="event", kind="multi", classes=("a", "b", "c"))).tolist()
-    [1.0, 0.0, 1.0]
-    """
-    if task.kind == "single":
-        assert not isinstance(label, list)
-        return -1 if label is None else label
-    assert not isinstance(label, int)
-    values = np.full(len(task.classes), -1.0 if label is None else 0.0, dtype=np.float32)
-    values[label or []] = 1.0
-    return values
-
-
-def count_classes(labels: pa.Array, classes: int) -> list[int]:
-    """Clips of every class; a clip counts for each of its classes.
-
-    >>> count_classes(pa.array([0, 1, None, 1]), 3), count_classes(pa.array([[0, 1], None, [], [1, 1]]), 3)
-    ([1, 2, 0], [1, 2, 0])
-    """
-    if not pa.types.is_list(labels.type):
-        return np.bincount(labels.drop_null().to_numpy(), minlength=classes).tolist()
-    each = [label for clip in labels.to_pylist() for label in set(clip or ())]
-    return np.bincount(np.array(each, dtype=np.int64), minlength=classes).tolist()
-
-
-def leave_out_unlabelled(index: ClipIndex, split: str) -> tuple[ClipIndex, int]:
-    """Clips that some task has a label for, and how many have none at all: they would train and score nothing."""
-    kept = index.labelled()
-    if not kept.any():
-        raise ValueError(f"no clip of split {split!r} has a label; give labels in the manifest")
-    return (index if kept.all() else index.take(kept)), int((~kept).sum())
-
-
-def require_labels(parts: Mapping[str, ClipIndex], tasks: Mapping[str, Task]) -> None:
-    """Raise ``ValueError`` when a task has no label at all in some part of the data."""
-    for part, index in parts.items():
-        for key, task in tasks.items():
-            if index.labels[key].null_count == len(index):
-                raise ValueError(
-                    f"task {task.name!r} has no label on any of the {len(index)} {part} clips; label some, or leave "
-                    "the task out of the manifest"
-                )
-
-
-def strata(index: ClipIndex) -> Sequence[int] | Sequence[Collection[Label]]:
-    """What the clips are stratified by: their class, or with several labels or tasks all they have."""
-    columns = {key: column.to_pylist() for key, column in index.labels.items()}
-    if all(isinstance(label, int) for label in columns.get("", [None])):
-        return columns[""]
-    return [
-        {(key, each) for key, found in columns.items() for each in _as_list(found[clip])} for clip in range(len(index))
-    ]
-
-
-def _as_list(label: int | list[int] | None) -> list[int]:
-    return [] if label is None else [label] if isinstance(label, int) else label
 
 
 def fingerprint(

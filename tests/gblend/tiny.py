@@ -3,8 +3,9 @@
 import numpy as np
 
 from gblend.config import BlendConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
-from gblend.data import Draw, RunData, Sample, label_value
+from gblend.data import Draw, RunData, Sample
 from gblend.heads import by_key
+from gblend.labels import label_value
 from schemas import FeatureSpec, Task
 
 MODALITIES = ("rgb", "flow", "logmel")
