@@ -5,7 +5,8 @@ import math
 from gblend.advice import Advice, Candidate, WeightsGain
 from gblend.heads import FUSED
 from gblend.records import MEAN, REFIT
-from gblend.table import ComparisonTable, decimal, with_sd
+from gblend.table import ComparisonTable
+from gblend.table_text import decimal, with_sd
 from gblend.verdict import distance, method_name, noise_mark
 
 WAYS = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from gblend.figures import Figure
 from gblend.per_class import ClassGain, ClassGains
 from gblend.svg import INK, MUTED, panel
-from gblend.table import decimal
+from gblend.table_text import decimal
 
 MOST_CLASSES = 20
 """Of more classes, the half of this that gain most and the half that lose most are drawn."""

@@ -17,7 +17,8 @@ from gblend.aggregate import HeadEstimate, LossCurve, Step, estimate_steps, grou
 from gblend.heads import branches_of
 from gblend.runs import Run
 from gblend.svg import INK, MUTED, PAPER, head_ink, panel
-from gblend.table import ComparisonTable, MethodRow, decimal, head_order
+from gblend.table import ComparisonTable, MethodRow, head_order
+from gblend.table_text import decimal
 
 PANEL_PX = (300, 220)
 

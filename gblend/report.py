@@ -28,7 +28,8 @@ from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, fl
 from gblend.scores import ACCURACY, metric_words
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
-from gblend.table import BASELINES, COST, ComparisonTable, MethodRow, comparison_tables, decimal, other_metrics
+from gblend.table import BASELINES, ComparisonTable, MethodRow, comparison_tables
+from gblend.table_text import COST, decimal, other_metrics
 from gblend.verdict import (
     accuracy_caption,
     method_name,

@@ -9,7 +9,7 @@ not flatter it. Every spread is a sample standard deviation over seeds (ddof = 1
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,14 +29,6 @@ METHOD_ORDER = ("uni", *FUSED_ONLY, *BLENDS, *ENSEMBLES)
 # Student's t, two-sided 95 %, for 1, 2, ... degrees of freedom: scipy is no dependency, and tables have few seeds.
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _T_95 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
-
-
-COST = (
-    "A branch epoch is one network trained for one epoch, probes included; borrowed ones were trained by other runs of "
-    "this comparison and are not in the seconds of this one. Refitting a fused head on frozen trunks is in the "
-    "seconds, not in the epochs."
-)
-"""What the columns of cost count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,102 +326,3 @@ def _clips_95(scores: Sequence[HeadScore]) -> float | None:
         return None
     p = spread(score.value for score in scores).mean
     return 1.96 * math.sqrt(2 * p * (1 - p) / min(score.count for score in scores))
-
-
-def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
-    """A share without the leading zero; a dash for nothing.
-
-    >>> decimal(0.5237), decimal(-0.03, 2, signed=True), decimal(1.0, 2), decimal(float("nan"))
-    ('.524', '−.03', '1.00', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{abs(value):.{digits}f}"
-    zero = float(text) == 0
-    sign = "−" if value < 0 and not zero else "+" if signed and not zero else ""
-    return sign + text.removeprefix("0")
-
-
-def with_sd(mean: float, sd: float | None, *, signed: bool = False) -> str:
-    """Mean and spread; the mean alone where one seed gives no spread.
-
-    >>> with_sd(0.5, 0.012), with_sd(0.02, None, signed=True)
-    ('.500 ± .012', '+.020')
-    """
-    return decimal(mean, signed=signed) + ("" if sd is None else f" ± {decimal(sd)}")
-
-
-def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
-    """Column titles and rows of text, shared by every rendering: a column a head, other metrics, the differences."""
-    others = other_metrics(table)
-    titles = [
-        "method",
-        *table.heads,
-        *map(metric_words, others),
-        *(f"vs {name}" for name in BASELINES),
-        "branch epochs",
-        "borrowed",
-        "own s",
-        "seeds",
-    ]
-    lines = []
-    for row in table.rows:
-        scores = table.scores(row)
-        lines.append(
-            [
-                row.method,
-                *(with_sd(scores[h].mean, scores[h].sd) if h in scores else "" for h in table.heads),
-                *(with_sd(found.mean, found.sd) if (found := row.others.get(name)) else "" for name in others),
-                *(with_sd(d.mean, d.sd, signed=True) if (d := row.differences.get(b)) else "" for b in BASELINES),
-                f"{row.branch_epochs:g}",
-                f"{row.borrowed_epochs:g}" if row.borrowed_epochs else "",
-                f"{row.seconds:.0f}",
-                f"{len(row.seeds)}",
-            ]
-        )
-    keep = [i for i in range(len(titles)) if i == 0 or any(line[i] for line in lines)]
-    return [titles[i] for i in keep], [[line[i] for i in keep] for line in lines]
-
-
-def other_metrics(table: ComparisonTable) -> tuple[str, ...]:
-    """Metrics beside the one that methods are compared by."""
-    return tuple(dict.fromkeys(name for row in table.rows for name in row.others))
-
-
-def to_text(table: ComparisonTable) -> str:
-    """Aligned columns for a terminal, and what they count under them."""
-    return f"{aligned(*cells(table))}\n{_note(table)}"
-
-
-def aligned(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, all but the first to the right.
-
-    >>> print(aligned(["method", "fused"], [["equal", ".5"]]))
-    method  fused
-    ------  -----
-    equal      .5
-    """
-    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
-    pads: list[Callable[..., str]] = [str.ljust, *[str.rjust] * (len(titles) - 1)]
-
-    def joined(line: Sequence[str]) -> str:
-        return "  ".join(pad(text, width) for pad, text, width in zip(pads, line, widths, strict=True)).rstrip()
-
-    return "\n".join([joined(titles), "  ".join("-" * width for width in widths), *map(joined, lines)])
-
-
-def to_markdown(table: ComparisonTable) -> str:
-    """A Markdown table, and what its columns count under it."""
-    titles, lines = cells(table)
-    rows = [titles, ["---", *["---:"] * (len(titles) - 1)], *lines]
-    return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", _note(table)])
-
-
-def _note(table: ComparisonTable) -> str:
-    best = f" Best single modality by validation {table.measure}: {table.best_single}." if table.best_single else ""
-    spreads = "mean ± sample sd over seeds; " if table.min_seeds > 1 else ""
-    measure = table.measure[:1].upper() + table.measure[1:] if table.metric == ACCURACY else table.measure
-    of = f"{measure} on {table.split}, {spreads}differences of the primary head, paired by seed."
-    others = ", ".join(map(metric_words, other_metrics(table)))
-    extra = f" Of the same head: {others}." if others else ""
-    return f"{of}{extra}{best}\n{COST}"

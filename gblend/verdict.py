@@ -22,7 +22,8 @@ from gblend.aggregate import (
 from gblend.figures import ogr_text
 from gblend.heads import FUSED
 from gblend.runs import Run
-from gblend.table import ComparisonTable, MethodRow, decimal, with_sd
+from gblend.table import ComparisonTable, MethodRow
+from gblend.table_text import decimal, with_sd
 
 NAMES = {
     "naive": "naive joint training",

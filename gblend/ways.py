@@ -12,7 +12,8 @@ from typing import Any
 
 from gblend.heads import FUSED, for_task, head_name, primary_head
 from gblend.records import MEAN, REFIT, HeadScore, RunResult, to_json
-from gblend.table import ComparisonTable, Spread, method_order, spread, with_sd
+from gblend.table import ComparisonTable, Spread, method_order, spread
+from gblend.table_text import with_sd
 
 WAYS = (FUSED, REFIT, "best-head", MEAN, "stack")
 """In the order of the columns."""

@@ -13,7 +13,8 @@ from gblend.config import ComputeConfig, TrainConfig
 from gblend.methods import ENSEMBLES
 from gblend.records import write_json
 from gblend.runs import load_run
-from gblend.table import aligned, comparison_tables, to_text
+from gblend.table import comparison_tables
+from gblend.table_text import aligned, to_text
 from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
 from jobs.cli import Flat, run

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from gblend import table as tables
+from gblend import table_text
 from gblend.records import to_json, write_json
 from gblend.runs import load_run, load_runs, unfinished_runs
 from tests.gblend.synthetic import estimate, history, result, score, write_run
@@ -91,7 +92,7 @@ def test_one_seed_has_no_sd_and_no_seed_noise():
     assert table.rows[0].test["fused"] == tables.Spread(values=(0.5,), mean=0.5, sd=None)
     assert table.noise_95 is None
     assert table.best_single is None
-    assert " ± " not in tables.to_text(table).splitlines()[2]
+    assert " ± " not in table_text.to_text(table).splitlines()[2]
 
 
 def test_seed_noise_is_the_least_significant_difference_of_a_pooled_t_test():
@@ -144,8 +145,8 @@ def test_without_a_test_split_the_validation_split_is_compared_and_named():
     val_only = type(run)(**{**{f: getattr(run, f) for f in run.__slots__}, "scores": {"val": {"fused": score(0.4)}}})
     table = tables.comparison_table([val_only])
     assert table.split == "val"
-    assert ".400" in tables.to_text(table)
-    assert "Accuracy on val" in tables.to_text(table)
+    assert ".400" in table_text.to_text(table)
+    assert "Accuracy on val" in table_text.to_text(table)
 
 
 def test_table_json_is_strict_json_with_the_same_numbers():
@@ -157,14 +158,14 @@ def test_table_json_is_strict_json_with_the_same_numbers():
 
 
 def test_text_columns_line_up_and_show_every_number():
-    lines = tables.to_text(tables.comparison_table(RESULTS)).splitlines()
+    lines = table_text.to_text(tables.comparison_table(RESULTS)).splitlines()
     table_lines = [line for line in lines if line.startswith(("method", "uni", "naive", "equal", "online"))]
     assert len({len(line) for line in table_lines}) == 1
     assert ".540 ± .028" in lines[-3]
     assert "+.050 ± .042" in lines[-3]
 
 
-@pytest.mark.parametrize("form", [tables.to_text, tables.to_markdown])
+@pytest.mark.parametrize("form", [table_text.to_text, table_text.to_markdown])
 def test_under_the_table_it_says_what_the_cost_counts(form):
     *_, last = form(tables.comparison_table(RESULTS)).splitlines()
     assert "probes included" in last
@@ -172,7 +173,9 @@ def test_under_the_table_it_says_what_the_cost_counts(form):
 
 
 def test_markdown_has_one_row_a_method_and_as_many_cells_as_titles():
-    lines = [line for line in tables.to_markdown(tables.comparison_table(RESULTS)).splitlines() if line.startswith("|")]
+    lines = [
+        line for line in table_text.to_markdown(tables.comparison_table(RESULTS)).splitlines() if line.startswith("|")
+    ]
     assert len(lines) == 2 + 5
     assert len({line.count("|") for line in lines}) == 1
 

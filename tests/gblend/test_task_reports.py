@@ -12,7 +12,8 @@ from gblend.records import HeadScore, PredictionScores, run_result, to_json
 from gblend.report import write_report
 from gblend.run_files import OUTPUTS_FILE
 from gblend.runs import load_run
-from gblend.table import comparison_table, comparison_tables, to_text
+from gblend.table import comparison_table, comparison_tables
+from gblend.table_text import to_text
 from gblend.verdict import verdict
 from gblend.ways import tables_json, way_rows
 from gblend.worker import describe
