@@ -3,7 +3,10 @@
     (channels)          two fully connected layers
     (channels, time)    two 1D convolutions, the second every other step, then the mean over time
 
-Each layer is followed by BatchNorm and ReLU, as in the trunks; the features are as many as the layers are wide.
+Each layer is followed by a norm and ReLU; the features are as many as the layers are wide. The norm is of each clip by
+itself (GroupNorm of one group), not BatchNorm as in the trunks: where few clips have the tensor, a worker's share of a
+batch may hold a single one, of which there is no variance. The layers have a bias, or the norm would make all positive
+multiples of a tensor the same.
 """
 
 from torch import Tensor, nn
@@ -25,13 +28,13 @@ class TensorEncoder(nn.Module):
         assert len(shape) in (1, 2)
         self.output_dim = WIDTH
         if len(shape) == 1:
-            layers: list[nn.Module] = [nn.Linear(shape[0], WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)]
+            layers: list[nn.Module] = [nn.Linear(shape[0], WIDTH), nn.Linear(WIDTH, WIDTH)]
         else:
             layers = [
-                nn.Conv1d(shape[0], WIDTH, 5, padding=2, bias=False),
-                nn.Conv1d(WIDTH, WIDTH, 3, stride=2, padding=1, bias=False),
+                nn.Conv1d(shape[0], WIDTH, 5, padding=2),
+                nn.Conv1d(WIDTH, WIDTH, 3, stride=2, padding=1),
             ]
-        self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.BatchNorm1d(WIDTH), nn.ReLU())))
+        self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.GroupNorm(1, WIDTH), nn.ReLU())))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of every clip."""

@@ -168,6 +168,23 @@ def test_what_differs_only_in_its_order_in_time_is_learned_from():
     assert learned((2, 12), lambda label: (slope[label][:, None, None] * rise).repeat(1, 2, 1)) > 0.95
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 12), (2, 1)])
+def test_one_clip_alone_in_a_batch_is_trained_on_as_beside_others(shape):
+    """Where few clips have the tensor, a worker's share of a batch may hold a single one."""
+    torch.manual_seed(0)
+    encoder = TensorEncoder(shape).train()
+    clips = torch.randn(5, *shape)
+    alone = torch.cat([encoder(clip[None]) for clip in clips])
+    torch.testing.assert_close(alone, encoder(clips))
+    alone.sum().backward()
+    assert all(values.grad is not None and values.grad.isfinite().all() for values in encoder.parameters())
+
+
+def test_how_large_a_single_number_is_is_learned_from():
+    """The three classes have one sign: a norm of a layer without bias would make them the same."""
+    assert learned((1,), lambda label: 2 * label[:, None] + 1.0) > 0.9
+
+
 def test_a_tensor_of_more_axes_needs_a_network_of_its_own():
     with pytest.raises(ValueError, match=r"tensors of map have 3 axes .*; give one of your own by model"):
         make_model(("rgb", "map"), 3, ModelConfig(), seed=0, shapes={"map": (2, 4, 4)})
