@@ -29,6 +29,8 @@ class Candidate:
     """The table's metric on its split, per seed."""
     val: float
     """The same on the validation split, mean over seeds."""
+    clips: tuple[int, int]
+    """Clips it was scored on, on the validation split and on the table's; the fewest of any seed."""
     branch_epochs: float
     """What its training cost, with that of every run it builds on; mean over seeds."""
     single_run: bool
@@ -64,6 +66,10 @@ class Advice:
     """Of one network, whatever was trained for it."""
     any_cost: Candidate | None
     """Of everything, ensembles included."""
+    single: Candidate | None
+    """The best single modality, where it was scored on the same clips."""
+    left_out: tuple[str, ...]
+    """Methods that were scored on fewer clips in every way."""
     gains: tuple[WeightsGain, ...]
     """What the weights added, per estimating method that ran beside equal weights."""
 
@@ -75,11 +81,16 @@ def advise(results: Sequence[RunResult], table: ComparisonTable) -> Advice:
         results: Finished runs of one comparison.
         table: Of the same runs; its task, metric and split are used.
     """
-    found = candidates(results, table)
+    every = candidates(results, table)
+    most = max((each.clips for each in every), default=(0, 0))
+    found = [each for each in every if each.clips == most]
+    compared = {each.method for each in found}
     return Advice(
         one_run=_best(found, lambda each: each.single_run),
         one_network=_best(found, lambda each: each.method not in ENSEMBLES),
         any_cost=_best(found, lambda each: True),
+        single=_best(found, lambda each: each.method == table.best_single),
+        left_out=tuple(dict.fromkeys(each.method for each in every if each.method not in compared)),
         gains=_gains(found),
     )
 
@@ -106,6 +117,7 @@ def candidates(results: Sequence[RunResult], table: ComparisonTable) -> tuple[Ca
                     way=way,
                     by_seed=by_seed,
                     val=val,
+                    clips=(min(val[way].count for val, _ in said), min(scored[way].count for _, scored in said)),
                     branch_epochs=spread(run.branch_epochs for run in runs[method]).mean,
                     single_run=method not in ENSEMBLES and first.branch_epochs <= first.epochs,
                 )

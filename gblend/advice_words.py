@@ -34,35 +34,38 @@ def advice_words(advice: Advice, table: ComparisonTable) -> tuple[str, ...]:
     parts = []
     for answer in answers:
         same = [(need, each) for need, each in chosen if (each.method, each.way) == answer]
-        parts.append(f"{' and '.join(need for need, _ in same)}, {_candidate_words(same[0][1], table)}")
+        parts.append(f"{' and '.join(need for need, _ in same)}, {_candidate_words(same[0][1], advice, table)}")
+    fewer = f" Scored on fewer clips and not compared: {', '.join(map(method_name, advice.left_out))}."
     return (
-        f"By validation {table.measure}, choose {'; '.join(parts)}.",
+        f"By validation {table.measure}, choose {'; '.join(parts)}.{fewer if advice.left_out else ''}",
         *(_gain_words(gain, table) for gain in advice.gains),
     )
 
 
-def _candidate_words(each: Candidate, table: ComparisonTable) -> str:
+def _candidate_words(each: Candidate, advice: Advice, table: ComparisonTable) -> str:
     read = f" read {WAYS[each.way]}" if each.way in WAYS and not each.method.startswith("uni:") else ""
     score = each.score
     text = f"{method_name(each.method)}{read} ({table.split} {with_sd(score.mean, score.sd)}"
-    best = table.row(table.best_single) if table.best_single else None
-    if best is not None and best.method != each.method:
-        alone = dict(zip(best.seeds, table.scores(best)[best.primary].values, strict=True))
-        shared = [each.by_seed[seed] - alone[seed] for seed in each.by_seed if seed in alone]
-        if shared:
-            gain = math.fsum(shared) / len(shared)
-            text += f", {distance(gain)} {method_name(best.method)}{noise_mark(table, gain)}"
+    single = advice.single
+    if single is not None and single.method != each.method:
+        gains = [each.by_seed[seed] - single.by_seed[seed] for seed in each.by_seed if seed in single.by_seed]
+        if gains:
+            gain = math.fsum(gains) / len(gains)
+            text += f", {distance(gain)} {method_name(single.method)}{noise_mark(table, gain)}"
     return f"{text}, {each.branch_epochs:g} branch epochs)"
 
 
 def _gain_words(found: WeightsGain, table: ComparisonTable) -> str:
     mean = found.gain.mean
+    name = method_name(found.method)
     text = (
-        f"{method_name(found.method)[0].upper()}{method_name(found.method)[1:]} is {distance(mean)} equal weights when "
-        f"both are read {WAYS[found.way]}{noise_mark(table, mean)}, at {decimal(found.times, 1)} times the training: "
+        f"By {table.measure}, {name} is {distance(mean)} equal weights when both are read {WAYS[found.way]}"
+        f"{noise_mark(table, mean)}, at {decimal(found.times, 1)} times the training: "
     )
     if table.noise is None:
         return f"{text}one seed cannot say whether its weights add anything."
-    if mean >= table.noise:
-        return f"{text}here its weights pay."
-    return f"{text}here its weights add nothing that these runs could show; equal weights are the cheaper choice."
+    if mean < table.noise:
+        return f"{text}here its weights add nothing that these runs could show; equal weights are the cheaper choice."
+    if table.clips_95 is None:
+        return f"{text}more than the seeds explain, but what the choice of clips adds is not known."
+    return f"{text}here its weights pay."

@@ -144,7 +144,9 @@ def noise_mark(table: ComparisonTable, value: float) -> str:
     """Whether a difference may be chance; nothing where one seed cannot tell."""
     if table.noise is None or decimal(abs(value)) == ".000":
         return ""
-    return " (within noise)" if abs(value) < table.noise else " (beyond noise)"
+    if abs(value) < table.noise:
+        return " (within noise)"
+    return " (beyond noise)" if table.clips_95 is not None else " (beyond the noise of the seeds)"
 
 
 def _caution(table: ComparisonTable) -> str:

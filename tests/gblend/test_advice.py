@@ -99,9 +99,9 @@ def test_a_gain_within_noise_is_said_to_be_none():
     table = replace(comparison_table(RESULTS), noise_95=0.05, clips_95=0.0)
     sentence = advice_words(advise(RESULTS, table), table)[1]
     assert sentence == (
-        "Offline G-Blend is .020 above equal weights when both are read by the stack of all heads (within noise), at "
-        "4.0 times the training: here its weights add nothing that these runs could show; equal weights are the "
-        "cheaper choice."
+        "By accuracy, offline G-Blend is .020 above equal weights when both are read by the stack of all heads (within "
+        "noise), at 4.0 times the training: here its weights add nothing that these runs could show; equal weights are "
+        "the cheaper choice."
     )
 
 
@@ -127,3 +127,24 @@ def test_the_choices_are_told_in_one_sentence():
         "(beyond noise), 36 branch epochs); at any cost, the ensemble of single modalities read by the stack of all "
         "heads (test .680 ± .000, .230 above rgb alone (beyond noise), 24 branch epochs)."
     )
+
+
+def test_what_was_scored_on_fewer_clips_is_not_compared_and_named():
+    easier = [
+        replace(run, scores={split: {"logmel": score(0.9, count=120)} for split in ("val", "test")})
+        for run in (result("uni:logmel", seed, {"logmel": 0.9}) for seed in (0, 1))
+    ]
+    found = advise([*RESULTS, *easier], comparison_table([*RESULTS, *easier]))
+    assert found.any_cost is not None
+    assert found.any_cost.method == "ensemble"
+    assert found.single is None  # by its own clips it is logmel
+    assert found.left_out == ("uni:logmel",)
+    words = advice_words(found, comparison_table([*RESULTS, *easier]))[0]
+    assert words.endswith("Scored on fewer clips and not compared: logmel alone.")
+
+
+def test_without_the_noise_of_the_clips_no_gain_is_said_to_pay():
+    table = replace(comparison_table(RESULTS), noise_95=0.01, clips_95=None)
+    sentence = advice_words(advise(RESULTS, table), table)[1]
+    assert "(beyond the noise of the seeds)" in sentence
+    assert sentence.endswith("but what the choice of clips adds is not known.")
