@@ -3,7 +3,8 @@
 Each worker fills in its own clips of a vector over all of them and the vectors are added, so the means are taken over
 the same numbers in the same order on any number of workers, and clip-wise differences between two moments can be
 paired. What is no mean over clips (mAP, mAUC of a multi-label task) is computed from the answers to all clips, added
-up in the same way: 4 bytes per clip and class, of one head at a time on the device, of all heads on every worker.
+up in the same way: 4 bytes per clip and class, of one head at a time on the device, of all heads on every worker. Each
+worker then ranks its own classes and its own clips.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +22,11 @@ from gblend.data import WindowDataset, measuring_loader
 from gblend.heads import FUSED, branch_of, key_of, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loss import clip_losses, labelled
-from gblend.metrics import label_ranking
+from gblend.metrics import ClassRanking, label_ranking, rank_clips, summarise
 from gblend.model import BlendModel
 from gblend.outputs import HeadOutputs
 from gblend.records import HeadScore
-from gblend.scores import ACCURACY, CLASSES_FOR_TOP5, TOP5, metrics_of
+from gblend.scores import ACCURACY, CLASSES_FOR_TOP5, TOP5, multi_label_metrics
 from schemas import FeatureSpec, Task
 
 MEASURE_BATCH = 16
@@ -121,8 +122,10 @@ def measure(
         loss, correct, counted, five = values[at, 0], values[at, 1] > 0, values[at, 2] > 0, values[at, 3]
         if key_of(head) in several:
             said, truth = answers.log_probs(head, device), truths[key_of(head)]
-            correct = np.where(counted, label_ranking(said, truth), 0.0)
-            metrics = metrics_of(said[counted], truth[counted])
+            classes, of_clips = _rank_together(said[counted], truth[counted], device)
+            correct = np.zeros(len(chosen))
+            correct[counted] = of_clips
+            metrics = multi_label_metrics(summarise(classes, of_clips))
         else:
             shares = {ACCURACY: correct, TOP5: five}
             if model.classes[key_of(head)] < CLASSES_FOR_TOP5:
@@ -201,6 +204,25 @@ class _Answers:
         """Of all workers: class per clip, -1 where unlabelled, or which classes it has."""
         found = collective.sum_over_workers(self.truth[key].to(device)).cpu().numpy()
         return found > 0 if found.ndim == 2 else found
+
+
+def _rank_together(
+    said: Float[np.ndarray, "clips classes"], truth: Bool[np.ndarray, "clips classes"], device: torch.device
+) -> tuple[ClassRanking, Float[np.ndarray, " clips"]]:
+    """`rank_clips` and `label_ranking` of answers that every worker has: it takes every n-th class and every n-th clip.
+
+    A value comes from one worker and is added to zeros, so it does not depend on how many there are.
+    """
+    clips, classes = said.shape
+    own = slice(collective.rank(), None, collective.world_size())
+    ranking = rank_clips(said[:, own], truth[:, own])
+    filled = torch.zeros(2 * classes + clips, dtype=torch.float64)
+    precision, area, of_clips = (part.numpy() for part in filled.split([classes, classes, clips]))
+    precision[own], area[own] = ranking.average_precision, ranking.roc_auc
+    of_clips[own] = label_ranking(said[own], truth[own])
+    values = collective.sum_over_workers(filled.to(device)).cpu().numpy()
+    precision, area, of_clips = np.split(values, [classes, 2 * classes])
+    return ClassRanking(average_precision=precision, roc_auc=area), of_clips
 
 
 def _among(log_probs: Tensor, label: Tensor, best: int) -> Tensor:

@@ -1,7 +1,8 @@
 """What answers are worth: top-k for one right class, mAP, mAUC, d' and LRAP for several, and top-k over several tasks.
 
 Per clip where a clip has a value of its own (top-k, LRAP), so that it can be paired and averaged like a loss; per class
-where only a class has one (average precision, area under the ROC curve), by torchmetrics.
+where only a class has one (average precision, area under the ROC curve). One sort of a class's scores serves both, and
+no class or clip needs another, so that they can be shared out (`gblend.measure`).
 
 Of classes that score the same the first ranks first, as argmax has it. An answer that holds a NaN is never right: it is
 not in any top-k, its LRAP is 0, and in the ranking of its class the clip stands on the wrong side of all others.
@@ -44,6 +45,18 @@ class MultiLabelScore:
     """Number of clips."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassRanking:
+    """How well the scores of each class order the clips."""
+
+    average_precision: Float[np.ndarray, " classes"]
+    """The mean, over the clips that have the class, of the share that has it among the clips which score as high or
+    higher. NaN for a class that no clip has."""
+    roc_auc: Float[np.ndarray, " classes"]
+    """How often a clip that has the class scores higher than one that has not, equal scores counting half. NaN for a
+    class that no clip has, or all."""
+
+
 def score_multi_label(scores: Scores, truth: Truth) -> MultiLabelScore:
     """All metrics of a multi-label task.
 
@@ -55,16 +68,20 @@ def score_multi_label(scores: Scores, truth: Truth) -> MultiLabelScore:
     >>> found.mean_average_precision, found.mean_auc, found.label_ranking, found.ranked_classes, found.separable_classes
     (1.0, nan, 0.75, 1, 0)
     """
-    precision, area = average_precision(scores, truth), roc_auc(scores, truth)
-    auc = _mean(area)
+    return summarise(rank_clips(scores, truth), label_ranking(scores, truth))
+
+
+def summarise(classes: ClassRanking, of_clips: Float[np.ndarray, " clips"]) -> MultiLabelScore:
+    """All metrics of a multi-label task from what `rank_clips` and `label_ranking` find."""
+    auc = _mean(classes.roc_auc)
     return MultiLabelScore(
-        mean_average_precision=_mean(precision),
+        mean_average_precision=_mean(classes.average_precision),
         mean_auc=auc,
         d_prime=d_prime(auc),
-        label_ranking=_mean(label_ranking(scores, truth)),
-        ranked_classes=int(np.isfinite(precision).sum()),
-        separable_classes=int(np.isfinite(area).sum()),
-        clips=len(scores),
+        label_ranking=_mean(of_clips),
+        ranked_classes=int(np.isfinite(classes.average_precision).sum()),
+        separable_classes=int(np.isfinite(classes.roc_auc).sum()),
+        clips=len(of_clips),
     )
 
 
@@ -144,37 +161,23 @@ def label_ranking(scores: Scores, truth: Truth) -> Float[np.ndarray, " clips"]:
     return np.where(np.isnan(scores).any(axis=1), 0.0, found)
 
 
-def average_precision(scores: Scores, truth: Truth) -> Float[np.ndarray, " classes"]:
-    """Average precision of every class: the mean, over the clips that have it, of the share that has it among the clips
-    which score as high or higher. NaN for a class that no clip has.
+def rank_clips(scores: Scores, truth: Truth) -> ClassRanking:
+    """Average precision of every class and the area under its ROC curve, from one sort of its scores.
 
     >>> scores, truth = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0], [1, 0]]) > 0
-    >>> average_precision(scores, truth).round(3)
-    array([0.833,   nan])
+    >>> found = rank_clips(scores, truth)
+    >>> found.average_precision.round(3), found.roc_auc
+    (array([0.833,   nan]), array([0.5, nan]))
     """
-    from torchmetrics.functional.classification import binary_average_precision  # Takes seconds to import.
-
-    found = np.full(scores.shape[1], np.nan)
-    for at in np.flatnonzero(truth.any(axis=0)):
-        order, has = _ordered(scores[:, at], truth[:, at])
-        found[at] = float(binary_average_precision(order, has, validate_args=False))
-    return found
-
-
-def roc_auc(scores: Scores, truth: Truth) -> Float[np.ndarray, " classes"]:
-    """Area under the ROC curve of every class: how often a clip that has it scores higher than one that has not, equal
-    scores counting half. NaN for a class that no clip has, or all.
-
-    >>> roc_auc(np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0], [1, 0]]) > 0)
-    array([0.5, nan])
-    """
-    from torchmetrics.functional.classification import binary_auroc  # Takes seconds to import.
-
-    found = np.full(scores.shape[1], np.nan)
-    for at in np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0)):
-        order, has = _ordered(scores[:, at], truth[:, at])
-        found[at] = float(binary_auroc(order, has, validate_args=False))
-    return found
+    clips, classes = scores.shape
+    precision, area = np.full(classes, np.nan), np.full(classes, np.nan)
+    columns = max(1, CHUNK_BYTES // (8 * max(1, clips)))
+    for start in range(0, classes, columns):
+        part = slice(start, start + columns)
+        said, has = np.ascontiguousarray(scores[:, part].T), np.ascontiguousarray(truth[:, part].T)
+        for at in np.flatnonzero(has.any(axis=1)):
+            precision[start + at], area[start + at] = _rank_class(said[at], has[at])
+    return ClassRanking(average_precision=precision, roc_auc=area)
 
 
 def d_prime(auc: float) -> float:
@@ -214,14 +217,25 @@ def _possible_combinations(k: int, last: Sequence[int]) -> list[tuple[int, ...]]
     return [ranks for ranks in grid if math.prod(rank + 1 for rank in ranks) <= k]
 
 
-def _ordered(scores: Float[np.ndarray, " clips"], has: Bool[np.ndarray, " clips"]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores as places in [0, 1], which torchmetrics takes as they are: a sigmoid would make close ones equal."""
-    said = np.where(np.isnan(scores), np.where(has, -np.inf, np.inf), scores)
-    # A NaN must lose against an infinite score as well.
-    lost = np.isnan(scores)
-    values, place = np.unique(said, return_inverse=True)
-    place = np.where(lost & has, -1, np.where(lost, values.size, place)) + 1
-    return torch.from_numpy(place / (values.size + 1)), torch.from_numpy(has.astype(np.int64))
+def _rank_class(said: Float[np.ndarray, " clips"], has: Bool[np.ndarray, " clips"]) -> tuple[float, float]:
+    """Average precision and area under the ROC curve of a class that some clip has.
+
+    Only the clips that have it are looked up among the sorted scores. A NaN stands below all others where the clip has
+    the class and above all others where it has not, infinite scores included.
+    """
+    own = np.sort(said[has])  # NaN comes last
+    others = np.sort(said[~has])
+    with_it, without = own.size, others.size
+    own, others = own[: with_it - int(np.isnan(own).sum())], others[: without - int(np.isnan(others).sum())]
+    below = np.searchsorted(others, own, side="left")
+    own_from = own.size - np.searchsorted(own, own, side="left")  # of those that have it, how many score as high
+    others_from = without - below
+    lost = (with_it - own.size) * with_it / (with_it + without)
+    precision = (float((own_from / (own_from + others_from)).sum()) + lost) / with_it
+    if without == 0:
+        return precision, math.nan
+    won = 0.5 * int((below + np.searchsorted(others, own, side="right")).sum())
+    return precision, won / (with_it * without)
 
 
 def _mean(values: Float[np.ndarray, " values"]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gblend.heads import primary_head
-from gblend.metrics import average_precision
+from gblend.metrics import rank_clips
 from gblend.outputs import load_outputs
 from gblend.predictions import mean_of
 from gblend.records import MEAN
@@ -152,7 +152,7 @@ def compare_classes(joint: ClassAnswers, single: ClassAnswers) -> ClassDifferenc
     labels = joint.labels[both]
     ours, theirs = joint.log_probs[both], single.log_probs[both]
     if labels.ndim == 2:
-        gains = average_precision(ours, labels) - average_precision(theirs, labels)
+        gains = rank_clips(ours, labels).average_precision - rank_clips(theirs, labels).average_precision
         return ClassDifferences(clips=labels.sum(axis=0), gains=gains)
     classes = ours.shape[1]
     clips = np.bincount(labels, minlength=classes)

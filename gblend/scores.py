@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.metrics import joint_top_k_right, score_multi_label, top_k_right
+from gblend.metrics import MultiLabelScore, joint_top_k_right, score_multi_label, top_k_right
 
 ACCURACY, TOP5, MEAN_OF_TASKS = "accuracy", "top5", "mean"
 
@@ -45,14 +45,18 @@ def metrics_of(
     {'accuracy': 0.5}
     """
     if labels.ndim == 2:
-        found = score_multi_label(log_probs, labels)
-        return {
-            "mAP": found.mean_average_precision,
-            "mAUC": found.mean_auc,
-            "d_prime": found.d_prime,
-            "LRAP": found.label_ranking,
-        }
+        return multi_label_metrics(score_multi_label(log_probs, labels))
     return _shares([log_probs], [labels])
+
+
+def multi_label_metrics(found: MultiLabelScore) -> dict[str, float]:
+    """Those that are reported of a multi-label task, by name."""
+    return {
+        "mAP": found.mean_average_precision,
+        "mAUC": found.mean_auc,
+        "d_prime": found.d_prime,
+        "LRAP": found.label_ranking,
+    }
 
 
 def joint_metrics(

@@ -11,19 +11,22 @@ import sklearn.metrics
 import torch
 import torch.nn.functional as F
 
+from gblend import collective
 from gblend.config import BlendConfig, LossConfig
 from gblend.data import measuring_loader, training_loader
 from gblend.heads import head_names, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loop import Learner, Position, make_optimizer, train_together
 from gblend.loss import blended_loss, class_weights_of, clip_losses
-from gblend.measure import measure, measure_outputs
+from gblend.measure import _rank_together, measure, measure_outputs
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
+from gblend.metrics import ClassRanking, rank_clips, summarise
 from gblend.model import make_model
 from gblend.modulation import label_scores
 from gblend.outputs import load_outputs
 from gblend.records import epoch_record, estimate_record, read_lines
 from gblend.runner import Runner
+from gblend.scores import multi_label_metrics
 from schemas import Task
 from tests.gblend.tiny import EVENT, MODALITIES, NOUN, TASK, VERB, tiny_config, tiny_data
 
@@ -194,6 +197,31 @@ def test_measured_metrics_of_several_labels_are_those_of_scikit_learn():
         ranking = sklearn.metrics.label_ranking_average_precision_score(said.labels, log_probs)
         assert score.metrics["LRAP"] == pytest.approx(ranking)
         assert found[head].mean("accuracy") == pytest.approx(1 - ranking)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7])
+def test_workers_share_out_the_ranking_of_clips_and_classes_and_find_the_same(monkeypatch, workers):
+    data, model = tiny_data(tasks=(SOME_EVENTS,)), network((SOME_EVENTS,))
+    alone = measure(model, data.heldout, spec=data.spec)["fused"]
+    said = measure_outputs(model, data.heldout, spec=data.spec)[""]
+    counted = said.counted[-1]
+    parts, ranked = [], []
+
+    def seen(scores, truth):
+        ranked.append(scores.shape)
+        return rank_clips(scores, truth)
+
+    monkeypatch.setattr("gblend.measure.rank_clips", seen)
+    monkeypatch.setattr(collective, "world_size", lambda: workers)
+    monkeypatch.setattr(collective, "sum_over_workers", lambda values: parts.append(values.clone()) or values)
+    for rank in range(workers):
+        monkeypatch.setattr(collective, "rank", lambda rank=rank: rank)
+        _rank_together(said.log_probs[-1][counted], said.labels[counted], torch.device("cpu"))
+    assert sum(classes for _, classes in ranked) == said.labels.shape[1]
+    together = torch.stack(parts).sum(dim=0).numpy()
+    classes = ClassRanking(average_precision=together[:3], roc_auc=together[3:6])
+    assert multi_label_metrics(summarise(classes, together[6:])) == alone.metrics
+    np.testing.assert_array_equal(together[6:], alone.correct[counted])
 
 
 def test_unlabelled_clips_are_not_measured():
