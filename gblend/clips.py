@@ -87,7 +87,7 @@ class StoredClip:
 
     def has(self, modality: str) -> bool:
         """Whether the clip has a modality."""
-        return modality in self.own or getattr(self, modality, None) is not None
+        return modality in self.own or (modality in MODALITIES and getattr(self, modality) is not None)
 
 
 def read_dataset_info(data: str) -> DatasetInfo:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_modalities
+from gblend.clips import ClipReader, StoredClip, read_dataset_info, read_index, resolve_modalities
 from schemas import FeatureSpec, FlowSpec, RgbSpec, Task
 from schemas.features import FORMAT_VERSION
 from tests.gblend.shards import TASK, Clip, encode_flow, encode_rgb, gradient_clip, write_dataset
@@ -27,6 +27,13 @@ def open_reader(data: str, modalities=EVERYTHING) -> ClipReader:
 
 def index_of(data: str, split: str = "train", modalities=EVERYTHING):
     return read_index(data, read_dataset_info(data), split, modalities)
+
+
+@pytest.mark.parametrize("name", ["height", "width", "audio_start_s", "own", "has"])
+def test_a_column_called_like_something_else_of_a_clip_is_present_only_where_it_is(name):
+    values = np.ones(3, dtype=np.float32)
+    assert not StoredClip(rgb=[b""], height=4, width=4).has(name)
+    assert StoredClip(own={name: values}).has(name)
 
 
 def test_the_index_lists_every_clip_of_the_split_in_stored_order(tmp_path):
