@@ -101,8 +101,8 @@ def whole_tensor(values: Float32[np.ndarray, "*axes"] | None, spec: TensorSpec) 
     """
     if values is None:
         return np.zeros((spec.channels, *spec.shape[:-1]), dtype=np.float32)
-    standard = (values - np.array(spec.mean, dtype=np.float32)) / np.array(spec.sd, dtype=np.float32)
-    return np.ascontiguousarray(np.moveaxis(standard, -1, 0))
+    standard = (values - np.array(spec.mean)) / np.array(spec.sd)  # In double: a mean may be far larger than its sd.
+    return np.ascontiguousarray(np.moveaxis(standard, -1, 0), dtype=np.float32)
 
 
 def sound_mask(

@@ -194,7 +194,11 @@ def _require_whole(flat: pa.Array, each: int, clip_ids: list[str], path: str) ->
 def _statistics(
     values: Float32[np.ndarray, "clips numbers"], chosen: np.ndarray, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and sd of every channel over the chosen clips, to six digits; an sd of 0 is said to be 1."""
+    """Mean and sd of every channel over the chosen clips; an sd of 0 is said to be 1.
+
+    To twelve digits, the mean of the larger of the two: far below what single precision tells apart, whatever the
+    offset of a channel, and the same however the sums were cut into parts.
+    """
     rows = max(1, CHUNK_BYTES // (8 * values.shape[1]))
     parts = [chosen[start : start + rows] for start in range(0, len(chosen), rows)]
     count = len(chosen) * values.shape[1] // channels
@@ -206,4 +210,6 @@ def _statistics(
     mean = total(1, np.zeros(channels))
     sd = np.sqrt(total(2, mean))
     sd = np.where(sd > 1e-6 * np.maximum(np.abs(mean), 1e-30), sd, 1.0)
-    return tuple(float(f"{v:.6g}") for v in mean), tuple(float(f"{v:.6g}") for v in sd)
+    scales = np.maximum(np.abs(mean), sd).tolist()
+    rounded = tuple(round(v, 11 - math.floor(math.log10(s))) for v, s in zip(mean.tolist(), scales, strict=True))
+    return rounded, tuple(float(f"{v:.12g}") for v in sd)

@@ -56,8 +56,8 @@ class TensorSpec:
         return math.prod(self.shape)
 
     def describe(self) -> dict[str, Any]:
-        """What decides the stored values, as plain JSON values."""
-        return {"format_version": FORMAT_VERSION, "column": {"shape": list(self.shape), "sha256": self.sha256}}
+        """What decides the stored values and how networks see them, as plain JSON values."""
+        return {"format_version": FORMAT_VERSION, "column": self.to_json()}
 
     def fingerprint(self) -> str:
         """SHA-256 of `describe`: equal fingerprints mean interchangeable files."""
@@ -90,10 +90,8 @@ def tensor_columns(name: str) -> tuple[Column, ...]:
 
 def tensor_schema(name: str, spec: TensorSpec) -> pa.Schema:
     """``<name>.arrow``, its spec in the metadata."""
-    said = {**spec.describe(), "column": spec.to_json()}
-    return pa.schema(
-        list(fields_of(tensor_columns(name))), metadata={SPEC_KEY: json.dumps(said, sort_keys=True).encode()}
-    )
+    said = json.dumps(spec.describe(), sort_keys=True).encode()
+    return pa.schema(list(fields_of(tensor_columns(name))), metadata={SPEC_KEY: said})
 
 
 def spec_of(schema: pa.Schema, *, what: str) -> TensorSpec:

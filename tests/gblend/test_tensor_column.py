@@ -220,5 +220,11 @@ def test_the_channels_come_first_whatever_the_axes():
     assert seen[3, 1, 2] == values[1, 2, 3]
 
 
+def test_a_channel_of_large_numbers_is_standardised_as_exactly_as_they_are_stored():
+    spec = TensorSpec(shape=(3, 1), mean=(16777215.25,), sd=(0.75,), sha256="")  # no quarters in single precision
+    seen = whole_tensor(np.array([[16777214], [16777215], [16777216]], dtype=np.float32), spec)
+    np.testing.assert_allclose(seen[0], np.array([-1.25, -0.25, 0.75]) / 0.75, rtol=1e-6)
+
+
 def test_the_report_names_the_column_among_the_features(data):
     assert summarize_dataset(data).features["pose"] == {"shape": "4x3"}

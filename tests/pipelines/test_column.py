@@ -140,6 +140,18 @@ def test_the_documents_say_what_was_added(data, tmp_path):
     assert done.sizes["pose.arrow"] == (data / "train/00000/pose.arrow").stat().st_size
 
 
+@pytest.mark.parametrize("offset", [0.0, 1234567.0, -7.654321e9, 3e-20])
+def test_the_statistics_standardise_a_channel_whatever_its_offset(data, tmp_path, offset):
+    """As a sensor's clock or position has it; stored in single precision, which numpy reads here in double."""
+    spread = max(1.0, abs(offset) * 1e-5) if offset != 3e-20 else 1e-21
+    given = {clip_id: (offset + spread * value).astype(np.float32) for clip_id, value in tensors().items()}
+    spec = add(data, write_values(tmp_path / "v.parquet", given)).spec
+    training = np.concatenate([given[name] for name in ("a", "b", "c")]).astype(np.float64)
+    standard = (training - spec.mean) / spec.sd
+    np.testing.assert_allclose(standard.mean(axis=0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(standard.std(axis=0), 1.0, rtol=1e-9)
+
+
 def test_a_clip_without_a_row_or_with_an_empty_cell_is_without_the_modality(data, tmp_path):
     given = {**tensors(("a", "d")), "b": None}
     add(data, write_values(tmp_path / "v.parquet", given))
