@@ -2,7 +2,8 @@
 
 A clip's answers to several tasks are taken as independent: a combination of classes is as likely as the product of
 their probabilities, and the loss is the sum of the tasks' losses. Where a task has several labels a clip there is no
-combination to be right about; what is reported is then the mean of the tasks' first metrics.
+combination to be right about; what is reported is then the mean of the tasks' first metrics. Each is over clips of its
+own, so their numbers are added up: runs that differ in any of them are not scored on the same clips.
 """
 
 import math
@@ -63,7 +64,8 @@ def score_tasks(outputs: Outputs) -> PredictionScores:
 
 
 def joint_score(said: Sequence[Said], tasks: Mapping[str, HeadOutputs]) -> HeadScore:
-    """One network's answers to all tasks, on the clips that it has answers and labels for in every task.
+    """One network's answers to all tasks, on the clips that it has answers and labels for in every task; where one has
+    several labels a clip, each task on its own clips.
 
     >>> one = Said(log_probs=np.log([[0.5, 0.5]]), answered=np.array([True]))
     >>> task = HeadOutputs(
@@ -78,7 +80,7 @@ def joint_score(said: Sequence[Said], tasks: Mapping[str, HeadOutputs]) -> HeadS
         return HeadScore(
             loss_nats=math.fsum(one.loss_nats for one in scores),
             metrics={MEAN_OF_TASKS: math.fsum(one.value for one in scores) / len(scores)},
-            count=min(one.count for one in scores),
+            count=sum(one.count for one in scores),
         )
     answered = np.all([one.answered for one in said], axis=0)
     log_probs, truth = [one.log_probs[answered] for one in said], [of_task[answered] for of_task in labels]

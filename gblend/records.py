@@ -32,7 +32,7 @@ class HeadScore:
     metrics: dict[str, float]
     """By name (`gblend.scores`), the one that methods are compared by first."""
     count: int
-    """How many clips they are."""
+    """How many clips they are; of the mean of several tasks' metrics, the tasks' clips added up."""
 
     @property
     def metric(self) -> str:

@@ -193,7 +193,7 @@ def _subtitle(runs: Sequence[Run], table: ComparisonTable, summary: DatasetSumma
         f"{epochs[0]} epochs" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs",
     ]
     if table.clips:
-        parts.append(f"{table.clips} {table.split} clips")
+        parts.append(table.clips_words)
     for task in () if summary is None else summary.tasks:
         classes = len(task.classes)
         name = f"{task.name}: " if summary is not None and len(summary.tasks) > 1 else ""

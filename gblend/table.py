@@ -17,7 +17,7 @@ from gblend import records
 from gblend.heads import FUSED, branches_of, for_task, of_each_task, primary_head
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY
 from gblend.records import HeadScore, RunResult
-from gblend.scores import ACCURACY, metric_words
+from gblend.scores import ACCURACY, MEAN_OF_TASKS, metric_words
 from schemas import MODALITIES
 
 Baseline = Literal["naive", "equal", "best single"]
@@ -108,7 +108,8 @@ class ComparisonTable:
     many clips. That the methods share the clips is not used, which errs towards calling a difference noise. None for a
     metric that is no share of the clips."""
     clips: int
-    """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores."""
+    """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores. Of the mean of
+    several tasks' metrics, the tasks' clips added up."""
     min_seeds: int
     """Fewest seeds of any method."""
     rows: tuple[MethodRow, ...]
@@ -121,6 +122,11 @@ class ComparisonTable:
         Of a metric whose noise by the choice of clips is not known it is that of the seeds alone.
         """
         return None if self.noise_95 is None else math.hypot(self.noise_95, self.clips_95 or 0.0)
+
+    @property
+    def clips_words(self) -> str:
+        """`clips` in a sentence."""
+        return f"{self.clips} {self.split} clips{' (added up over the tasks)' if self.metric == MEAN_OF_TASKS else ''}"
 
     @property
     def measure(self) -> str:

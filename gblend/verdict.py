@@ -153,14 +153,14 @@ def _caution(table: ComparisonTable) -> str:
     if table.clips == 0:
         return ""
     if table.clips_95 is None:
-        unknown = f"what the choice of {table.clips} {table.split} clips adds is not known for {table.measure}"
+        unknown = f"what the choice of {table.clips_words} adds is not known for {table.measure}"
         if table.noise_95 is None:
             return f"One seed says nothing about the noise between trainings, and {unknown}."
         return (
             f"With {_seeds(table.min_seeds)}, differences under {decimal(table.noise_95)} may be the luck of the seeds "
             f"(95 %); {unknown}."
         )
-    clips = f"by {decimal(table.clips_95)} by the choice of {table.clips} {table.split} clips"
+    clips = f"by {decimal(table.clips_95)} by the choice of {table.clips_words}"
     if table.noise_95 is None:
         return f"One seed says nothing about the noise between trainings; two methods may differ {clips} alone (95 %)."
     text = (

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gblend.outputs import HeadOutputs, save_outputs
+from gblend.joint import score_branches, score_tasks
+from gblend.outputs import HELDOUT, HeadOutputs, save_outputs
 from gblend.per_class import load_gains
 from gblend.records import HeadScore, PredictionScores, run_result, to_json
 from gblend.report import write_report
@@ -94,6 +95,48 @@ def test_the_verdict_of_several_tasks_has_a_line_for_each():
 def test_the_progress_line_names_the_metric():
     assert "fused mAP val 0.400, test 0.400" in describe(MULTI[2])
     assert "fused accuracy of all tasks together val 0.250" in describe(RUNS[2])
+
+
+def verbs_and_events(method, seed, verbs, *, heads=("fused",)):
+    """A network that answers for three clips' events, and for so many clips' verbs of ten."""
+    events = np.zeros((10, 2), dtype=bool)
+    events[:3, 0] = True
+    truths = {"verb": np.zeros(10, dtype=int), "event": events}
+    answered = {"verb": np.arange(10) < verbs, "event": np.arange(10) < 3}
+    tasks = {
+        key: HeadOutputs(
+            heads=heads,
+            log_probs=np.log(np.full((1, 10, 2), 0.5)),
+            counted=answered[key][None],
+            labels=truths[key],
+            positions=np.arange(10),
+        )
+        for key in truths
+    }
+    outputs = {key: {"val": said, "test": said, HELDOUT: said} for key, said in tasks.items()}
+    run = result(method, seed, {f"{key}/{head}": 0.5 for key in tasks for head in heads})
+    return replace(
+        run, scores=score_branches(outputs), predictions=None if method.startswith("uni:") else score_tasks(outputs)
+    )
+
+
+def test_tasks_scored_on_other_clips_are_not_paired_by_their_mean_metric_either():
+    runs = [verbs_and_events("uni:rgb", 0, 10, heads=("rgb",)), verbs_and_events("equal", 0, 5)]
+    table = comparison_tables(runs)[0]
+    assert table.metric == "mean"
+    assert table.row("equal").differences == {}
+    (row,) = way_rows(runs, table)
+    assert row.over_best_single == {}
+    alike = [runs[0], verbs_and_events("equal", 0, 10)]
+    table = comparison_tables(alike)[0]
+    assert table.row("equal").differences["best single"].mean == 0.0
+    assert way_rows(alike, table)[0].over_best_single["fused"].mean == 0.0
+
+
+def test_clips_of_several_tasks_are_said_to_be_added_up():
+    table = comparison_tables([verbs_and_events("equal", 0, 5)])[0]
+    assert table.clips == 3 + 5
+    assert "8 test clips (added up over the tasks)" in verdict(table).caution
 
 
 def test_ways_and_the_document_are_of_each_task():
