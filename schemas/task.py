@@ -28,7 +28,7 @@ class Task:
     """
 
     name: str
-    """Short name, for example ``action``, ``verb`` or ``noun``."""
+    """Short name, for example ``action``, ``verb`` or ``noun``; without ``/``."""
     kind: TaskKind
     """``single``: exactly one class a clip (int32). ``multi``: any number of them (list<int32>)."""
     classes: tuple[str, ...]
@@ -37,6 +37,10 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in ("single", "multi"):
             raise ValueError(f"task {self.name!r} has kind {self.kind!r}; allowed: single, multi")
+        if "/" in self.name:
+            raise ValueError(
+                f"task {self.name!r} has a / in its name, which parts task and branch in the names of heads; rename it"
+            )
         if not self.classes:
             raise ValueError(f"task {self.name!r} has no classes; name at least one")
         repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})

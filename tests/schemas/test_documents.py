@@ -26,6 +26,7 @@ INFO = DatasetInfo(
         (b'[{"name": "a", "kind": "single"}]', r"^m\.parquet: task 0 must have name, kind and classes"),
         (b'[{"name": "a", "kind": "single", "classes": "dog"}]', r"^m\.parquet: task 0 must have .* list of names"),
         (b'[{"name": "a", "kind": "single", "classes": []}]', r"^m\.parquet: task 'a' has no classes"),
+        (b'[{"name": "a/b", "kind": "single", "classes": ["x"]}]', r"^m\.parquet: task 'a/b' has a / in its .*rename"),
     ],
 )
 def test_wrong_task_metadata_is_an_error_that_names_the_file(stored, message):
