@@ -20,6 +20,20 @@ from schemas.features import FORMAT_VERSION, MODALITIES, SPEC_KEY
 TAKEN = (*MODALITIES, "audio", "clips", "ledger", "fused", "mean", "stack", "refit")
 """Names of files, heads, presence flags and ways of predicting, which a modality must not share."""
 
+TORCH_ATTRIBUTES = (
+    "T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double "
+    "dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items "
+    "keys load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop "
+    "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
+    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
+    "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
+    "register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty "
+    "train training type update values xpu zero_grad"
+)
+"""Attributes of torch's modules, by whose names a network cannot hold an encoder."""
+
+RESERVED = frozenset(TORCH_ATTRIBUTES.split())
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
@@ -107,14 +121,16 @@ def spec_of(schema: pa.Schema, *, what: str) -> TensorSpec:
 def is_own_name(name: str) -> bool:
     """Whether a modality of the user's own can have this name, which becomes part of the names of files and parameters.
 
-    >>> is_own_name("pose"), is_own_name("rgb"), is_own_name("1st")
-    (True, False, False)
+    >>> is_own_name("pose"), is_own_name("rgb"), is_own_name("1st"), is_own_name("values")
+    (True, False, False, False)
     """
-    return name.isascii() and name.isidentifier() and not name.startswith("_") and name not in TAKEN
+    return name.isascii() and name.isidentifier() and not name.startswith("_") and name not in {*TAKEN, *RESERVED}
 
 
 def require_own_name(name: str, *, what: str) -> None:
     """Raise ``ValueError`` unless a modality of the user's own can have this name; ``what`` names the setting."""
+    if name in RESERVED:
+        raise ValueError(f"{what} must not be {name!r}, which torch has its own use for; choose another, as my_{name}")
     if not is_own_name(name):
         raise ValueError(
             f"{what} must begin with a letter, hold letters, digits and underscores and be none of {', '.join(TAKEN)}; "

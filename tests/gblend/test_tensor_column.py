@@ -19,6 +19,7 @@ from gblend.runner import Runner
 from gblend.summary import summarize_dataset
 from gblend.tensor_encoder import TensorEncoder
 from schemas import DatasetInfo, FeatureSpec, LogmelSpec, RgbSpec, TensorSpec, tensor_schema
+from schemas.tensor import is_own_name
 from tests.gblend.shards import gradient_clip, write_dataset
 from tests.gblend.tiny import tiny_config
 
@@ -27,14 +28,14 @@ SHAPE = (4, 3)
 MISSING = ("train3", "val1")
 
 
-def tensor_of(name: str, seed: int = 0) -> np.ndarray:
+def tensor_of(name: str, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     """It tells the class of the clip, which nothing else of it does."""
     rng = np.random.default_rng([seed, *name.encode()])
     label = int(name.lstrip("trainvles")) % 3
-    return (10 + rng.normal(size=SHAPE) + 5 * np.eye(3)[label]).astype(np.float32)
+    return (10 + rng.normal(size=shape) + 5 * np.eye(3)[label]).astype(np.float32)
 
 
-def with_column(root: Path, *, name="pose", missing=MISSING, seed=0) -> str:
+def with_column(root: Path, *, name="pose", missing=MISSING, seed=0, shape=SHAPE) -> str:
     """A data set of small clips, and a column beside it as the documents describe it, by nothing but pyarrow."""
     members = {
         split: [gradient_clip(f"{split}{i}", length=4, height=16, width=16, seed=i, label=i % 3) for i in range(count)]
@@ -42,7 +43,7 @@ def with_column(root: Path, *, name="pose", missing=MISSING, seed=0) -> str:
     }
     write_dataset(root, members, spec=SPEC, per_shard=16)
     info = DatasetInfo.loads((root / "dataset.json").read_text(), what="x")
-    spec = TensorSpec(shape=SHAPE, mean=(10.0, 9.0, 0.0), sd=(5.0, 5.0, 2.0), sha256=f"{seed}")
+    spec = TensorSpec(shape=shape, mean=(10.0, 9.0, 0.0), sd=(5.0, 5.0, 2.0), sha256=f"{seed}")
     for shard in info.shards:
         with pa.memory_map(str(root / shard.name / "clips.arrow")) as file:
             ids = pa.ipc.open_file(file).read_all()["clip_id"].to_pylist()
@@ -50,7 +51,7 @@ def with_column(root: Path, *, name="pose", missing=MISSING, seed=0) -> str:
         with pa.ipc.new_file(str(root / shard.name / f"{name}.arrow"), schema) as file:
             for clip_id in ids:
                 has = clip_id not in missing
-                values = tensor_of(clip_id, seed).reshape(-1).tolist() if has else None
+                values = tensor_of(clip_id, seed, shape).reshape(-1).tolist() if has else None
                 row = {"clip_id": clip_id, f"has_{name}": has, "values": values}
                 file.write_batch(pa.RecordBatch.from_pylist([row], schema=schema))
     (root / "dataset.json").write_text(replace(info, columns={name: spec}).dumps())
@@ -210,6 +211,12 @@ class Pooled(torch.nn.Module):
 def test_a_name_that_torch_uses_itself_is_one_line():
     with pytest.raises(ValueError, match="torch has its own use for the name 'values'; give the modality another one"):
         make_model(("rgb", "values"), 3, ModelConfig(), seed=0, shapes={"values": (3,)})
+
+
+def test_every_name_that_torch_uses_itself_is_refused_as_that_of_a_column():
+    used = {name for name in dir(torch.nn.ModuleDict()) if not name.startswith("_")}
+    assert len(used) > 50
+    assert not [name for name in used if is_own_name(name)]
 
 
 def test_the_channels_come_first_whatever_the_axes():

@@ -275,6 +275,12 @@ def test_a_name_that_means_something_else_or_is_no_word_is_refused(name):
         ColumnConfig(data="d", name=name, values="v")
 
 
+@pytest.mark.parametrize("name", ["type", "half", "keys", "values", "float", "training", "forward"])
+def test_a_name_that_torch_uses_itself_is_refused_before_anything_is_written(name):
+    with pytest.raises(ValueError, match=f"name must not be '{name}', which torch has its own use for; choose another"):
+        ColumnConfig(data="d", name=name, values="v")
+
+
 def test_the_same_values_again_change_nothing(data, tmp_path):
     values = write_values(tmp_path / "v.parquet", tensors())
     add(data, values)
