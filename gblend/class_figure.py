@@ -20,7 +20,10 @@ def class_figure(gains: ClassGains | None, *, name: str = "classes") -> Figure:
     ``name`` keeps the figures of several tasks apart on a page.
     """
     if gains is None:
-        return Figure(missing="No joint method ran beside a single modality, or their predictions were not kept.")
+        return Figure(
+            missing="No joint method ran beside a single modality, their predictions were not kept, or there is no "
+            "labelled clip that both answer for."
+        )
     shown, left_out = drawn_classes(gains.classes)
     title = f"{gains.joint} minus {gains.single}" + (f", {gains.task}" if gains.task else "")
     label = f"{title}: {gains.split} {gains.metric}, class by class"

@@ -75,7 +75,8 @@ class ClassAnswers:
 
 
 def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None) -> ClassGains | None:
-    """The gains of the best joint method; None where there is no joint method, or no single modality, to compare.
+    """The gains of the best joint method; None where there is no joint method, no single modality, or no clip to
+    compare it on.
 
     Args:
         runs: As read by `gblend.runs`.
@@ -106,6 +107,8 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
         )
         for label in np.flatnonzero(count > 0).tolist()
     ]
+    if not classes:
+        return None
     ordered = sorted(classes, key=lambda found: (-found.mean, found.name))
     return ClassGains(
         joint=joint,

@@ -58,6 +58,13 @@ def test_only_clips_that_both_answer_for_are_compared(tmp_path):
     assert {c.name: (c.clips, c.gains) for c in gains.classes} == {"clap": (1, (0.0,)), "sing": (3, (0.0,))}
 
 
+def test_without_a_clip_that_both_answer_for_the_figure_is_left_out(tmp_path):
+    gains = load_gains(*comparison(tmp_path, seeds=2, missing=range(7)), CLASSES)
+    assert gains is None
+    assert "no labelled clip that both answer for" in class_figure(gains).missing
+    assert class_caption(gains) == ""
+
+
 def test_an_ensemble_predicts_by_the_mean_of_its_heads(tmp_path):
     runs, _ = comparison(tmp_path)
     labels = [0, 0, 1, 1, 2, 2, 2]
