@@ -129,12 +129,14 @@ def check_methods(
             f"method ogm-ge compares modalities by the probability of the one right class, and a clip has several of "
             f"{several[0]}; leave it out"
         )
-    given, count = blend.fixed_weights, max(1, len(tasks))
-    if "fixed" in methods and (len(given) != count * (len(modalities) + 1) or min(given) < 0 or sum(given) == 0):
-        each = "" if count == 1 else f", for {', then '.join(task.name for task in tasks.values())}"
+    given, count, heads = blend.fixed_weights, max(1, len(tasks)), len(modalities) + 1
+    by_task = [given[at : at + heads] for at in range(0, len(given), heads)]
+    if "fixed" in methods and (len(given) != count * heads or min(given) < 0 or not all(map(any, by_task))):
+        each = f", for {', then '.join(task.name for task in tasks.values())}" if count > 1 else ""
+        zero = " of a task" if count > 1 else ""
         raise ValueError(
             f"method fixed needs blend.fixed_weights: one non-negative number for each of {', '.join(modalities)} and "
-            f"the fused head{each}, not all 0; got {list(given)}"
+            f"the fused head{each}, not all 0{zero}; got {list(given)}"
         )
 
 

@@ -350,6 +350,13 @@ def test_weights_given_by_hand_are_one_a_head_of_every_task():
         check_methods(["fixed"], MODALITIES, tiny_config(blend=BlendConfig(fixed_weights=(1.0,) * 4)), tasks)
 
 
+@pytest.mark.parametrize("given", [(1.0, 0.0, 0.0, 0.0, *[0.0] * 4), (*[0.0] * 4, 0.0, 0.0, 0.0, 1.0)])
+def test_a_task_all_of_whose_weights_are_zero_would_not_be_trained_and_is_refused(given):
+    tasks = {task.name: task for task in TWO}
+    with pytest.raises(ValueError, match="for verb, then noun, not all 0 of a task; got"):
+        check_methods(["fixed"], MODALITIES, tiny_config(blend=BlendConfig(fixed_weights=given)), tasks)
+
+
 def test_outputs_of_several_tasks_name_them(tmp_path):
     carry_out(tmp_path, ["naive"], TWO)
     path = str(tmp_path / "naive-s0" / "predictions.npz")
