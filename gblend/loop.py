@@ -17,7 +17,7 @@ from gblend.data import Batch, RunData, training_batches, training_loader
 from gblend.encoders import OwnEncoder
 from gblend.heads import key_of
 from gblend.inputs import to_inputs
-from gblend.loss import LearnedWeights, blended_loss, class_weights_of, labelled
+from gblend.loss import LearnedWeights, blended_loss, class_weights_by_task, labelled
 from gblend.measure import head_mask
 from gblend.model import BlendModel
 from gblend.modulation import modulate
@@ -138,10 +138,7 @@ def train_together(
     for learner in learners:
         _require_weights(learner)
     device = next(learners[0].model.parameters()).device
-    counts = data.class_counts or {}
-    class_weights = {
-        key: class_weights_of(config.loss, counts.get(key), task, device) for key, task in data.tasks.items()
-    }
+    class_weights = class_weights_by_task(config.loss, data.class_counts or {}, data.tasks, device)
     networks = [_shared(learner, config) for learner in learners]
     modalities = tuple(m for m in data.modalities if any(m in learner.model.modalities for learner in learners))
     clips = data.train.only(modalities)

@@ -128,13 +128,30 @@ def labelled(label: Tensor) -> Tensor:
     return label >= 0 if label.dim() == 1 else label[:, 0] >= 0
 
 
+def class_weights_by_task(
+    config: LossConfig, counts: Mapping[str, Sequence[int]], tasks: Mapping[str, Task], device: torch.device
+) -> dict[str, Tensor | None]:
+    """`class_weights_of` every task, by key.
+
+    Raises:
+        ValueError: As there, or numbers beside several tasks: one list cannot be meant for the classes of each.
+    """
+    if len(tasks) > 1 and not isinstance(config.class_weights, str):
+        raise ValueError(
+            f"loss.class_weights are numbers for the classes of one task, and there are {len(tasks)} "
+            f"({', '.join(task.name for task in tasks.values())}); allowed for several: equal, balanced"
+        )
+    return {key: class_weights_of(config, counts.get(key), task, device) for key, task in tasks.items()}
+
+
 def class_weights_of(
     config: LossConfig, counts: Sequence[int] | None, task: Task, device: torch.device
 ) -> Tensor | None:
     """What a clip of each class counts, or a class among several labels, float (classes); None where all count 1.
 
-    ``balanced`` is in inverse proportion to the clips of a class; on average it is 1 over the clips, or with several
-    labels over the classes, whose mean the loss is.
+    ``balanced`` is in inverse proportion to the clips of a class, on average 1 over the clips. With several labels all
+    weights, given ones as well, are 1 on average over the classes, whose mean the loss is: only their proportions
+    count, as they do with a single label, where the loss is divided by the clips' weights.
 
     Args:
         config: Equal, balanced or given.
@@ -149,6 +166,9 @@ def class_weights_of(
     >>> task = Task(name="action", kind="single", classes=("run", "jump"))
     >>> class_weights_of(balanced, [30, 10], task, torch.device("cpu")).tolist()  # 40/60, 40/20
     [0.666..., 2.0]
+    >>> event = Task(name="event", kind="multi", classes=("dog", "rain"))
+    >>> class_weights_of(LossConfig(class_weights=(10.0, 30.0)), None, event, torch.device("cpu")).tolist()
+    [0.5, 1.5]
     """
     given, classes = config.class_weights, task.classes
     if given == "equal":
@@ -160,8 +180,7 @@ def class_weights_of(
                 f"loss.class_weights balanced needs clips of every class of {task.name} to train on; there are none of "
                 f"{', '.join(missing[:5]) or 'some'}; give numbers, or leave it at equal"
             )
-        total = sum(counts) if task.kind == "single" else len(counts) ** 2 / sum(1 / count for count in counts)
-        values = [total / (len(counts) * count) for count in counts]
+        values = [sum(counts) / (len(counts) * count) for count in counts]
     else:
         if len(given) != len(classes):
             raise ValueError(
@@ -170,6 +189,9 @@ def class_weights_of(
                 f"{', ...' if len(classes) > 5 else ''}), got {len(given)}"
             )
         values = [float(value) for value in given]
+    if task.kind == "multi":
+        mean = math.fsum(values) / len(values)
+        values = [value / mean for value in values]
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 

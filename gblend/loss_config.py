@@ -16,7 +16,7 @@ class LossConfig:
     class_weights: Literal["equal", "balanced"] | tuple[float, ...] = "equal"
     """What a clip of each class counts. ``balanced``: in inverse proportion to the class's clips in T, 1 on average
     over the clips; of several labels a clip 1 on average over the classes, whose losses are weighed. Or a number per
-    class, in the order of the data set's classes."""
+    class, in the order of the data set's classes, where there is one task: only their proportions count."""
     callable: str | None = None
     """A loss of your own in place of cross-entropy, as ``module:callable``: from logits, float32 (batch, classes), and
     labels, int64 (batch), or of several labels a clip float32 (batch, classes), to a loss per clip (batch). Training,

@@ -19,7 +19,7 @@ from ray.util.queue import Empty, Queue
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data, training_batches
 from gblend.heads import of_each_task, primary_head
-from gblend.loss import class_weights_of
+from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.records import RunResult
 from gblend.run_files import finished_run, run_settings
@@ -71,8 +71,7 @@ def make_plan(
     loaded = load_run_data(data, config)
     modalities = loaded.modalities
     check_methods(methods, modalities, config, loaded.tasks)
-    for key, task in loaded.tasks.items():
-        class_weights_of(config.loss, (loaded.class_counts or {}).get(key), task, torch.device("cpu"))
+    class_weights_by_task(config.loss, loaded.class_counts or {}, loaded.tasks, torch.device("cpu"))
     # An epoch's first batches show whether there are clips enough for every worker.
     for clips in (loaded.train, loaded.probe_part or loaded.train):
         training_batches(len(clips), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)

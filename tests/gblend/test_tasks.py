@@ -17,7 +17,7 @@ from gblend.data import measuring_loader, training_loader
 from gblend.heads import head_names, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loop import Learner, Position, make_optimizer, train_together
-from gblend.loss import blended_loss, class_weights_of, clip_losses
+from gblend.loss import blended_loss, class_weights_by_task, class_weights_of, clip_losses
 from gblend.measure import _rank_together, measure, measure_outputs
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.metrics import ClassRanking, rank_clips, summarise
@@ -128,6 +128,22 @@ def test_balanced_weights_of_several_labels_are_one_on_average_over_the_classes(
     weights = class_weights_of(LossConfig(class_weights="balanced"), [40, 10, 20], EVENT, torch.device("cpu"))
     assert float(weights.mean()) == pytest.approx(1.0)
     torch.testing.assert_close(weights * torch.tensor([40.0, 10.0, 20.0]), torch.full((3,), float(weights[0] * 40)))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_of_given_weights_of_several_labels_only_the_proportions_count(scale):
+    config = LossConfig(class_weights=(scale, 2 * scale, 3 * scale))
+    weights = class_weights_of(config, None, EVENT, torch.device("cpu"))
+    torch.testing.assert_close(weights, torch.tensor([0.5, 1.0, 1.5]))
+
+
+def test_one_list_of_class_weights_is_refused_for_several_tasks():
+    tasks, cpu = {task.name: task for task in TWO}, torch.device("cpu")
+    with pytest.raises(ValueError, match=r"one task, and there are 2 \(verb, noun\); allowed for several: equal, bal"):
+        class_weights_by_task(LossConfig(class_weights=(1.0, 2.0)), {}, tasks, cpu)
+    found = class_weights_by_task(LossConfig(class_weights="balanced"), {"verb": [1, 1, 2], "noun": [3, 1]}, tasks, cpu)
+    torch.testing.assert_close(found["verb"], torch.tensor([4 / 3, 4 / 3, 2 / 3]))
+    torch.testing.assert_close(found["noun"], torch.tensor([2 / 3, 2.0]))
 
 
 def test_a_users_loss_gets_the_labelled_clips_and_their_multi_hot_labels(tmp_path, monkeypatch):
