@@ -21,6 +21,7 @@ from gblend.data import load_run_data, training_batches
 from gblend.heads import of_each_task, primary_head
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
+from gblend.model import make_model
 from gblend.records import RunResult
 from gblend.run_files import finished_run, run_settings
 from gblend.runner import Runner
@@ -62,7 +63,7 @@ def make_plan(
         place: Run directory of a run.
 
     Raises:
-        ValueError: Data, methods, seeds or a run directory that is already there do not fit.
+        ValueError: Data, methods, seeds, networks or a run directory that is already there do not fit.
     """
     if not methods or not seeds:
         raise ValueError(f"at least one method and one seed are needed, got {list(methods)} and {list(seeds)}")
@@ -78,7 +79,11 @@ def make_plan(
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
     found = [finished_run(where, run_settings(run, config, loaded, data)) for run, where in places.items()]
-    return Plan(data=data, config=config, places=places, pending=sum(result is None for result in found))
+    pending = sum(result is None for result in found)
+    if pending:
+        # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
+        make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
+    return Plan(data=data, config=config, places=places, pending=pending)
 
 
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:

@@ -1,0 +1,41 @@
+"""What is found out before a worker group is asked for: no Ray runs here."""
+
+from dataclasses import replace
+
+import pytest
+
+from gblend.config import EncodersConfig, ModelConfig
+from gblend.worker import make_plan
+from tests.gblend.test_tensor_column import run_config, with_column
+from tests.gblend.tiny import tiny_config
+
+
+def plan(data: str, config, folder, methods=("naive",)):
+    return make_plan(data, config, methods, [0], workers=1, place=lambda run: str(folder / run.name))
+
+
+def test_a_tensor_that_no_network_of_ours_reads_is_refused_with_the_remedy(tmp_path):
+    data = with_column(tmp_path / "data", shape=(2, 2, 3))
+    with pytest.raises(ValueError, match=r"tensors of pose have 3 axes .*; give one of your own by model.encoders"):
+        plan(data, run_config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoders": EncodersConfig(rgb="no_such_module:make")}, "no_such_module cannot be imported"),
+        ({"encoders": EncodersConfig(flow="torch.nn:Identity")}, "model.encoders has a network for flow, and the run"),
+        ({"visual_weights": "no-such-file.pt"}, "no-such-file.pt"),
+    ],
+)
+def test_a_network_that_cannot_be_made_is_refused(tmp_path, changed, message):
+    model: ModelConfig = replace(tiny_config().model, **changed)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        plan(with_column(tmp_path / "data"), run_config(model=model), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_made_is_planned(tmp_path):
+    made = plan(with_column(tmp_path / "data"), run_config(), tmp_path, methods=("uni:pose", "pretrain"))
+    assert [run.method for run in made.places] == ["uni:pose", "uni:rgb", "pretrain"]
+    assert made.pending == 3
