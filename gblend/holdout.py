@@ -1,8 +1,8 @@
 """V: the part of the training split that stands in for unseen data when weights are estimated.
 
 Held out by group (source video, participant), because two clips of one video are not independent; stratified by label,
-so that a small V still holds every class; decided by a seed alone, so that all runs of a comparison hold out the same
-clips.
+so that even a small V tends to hold every class; decided by a seed alone, so that all runs of a comparison hold out the
+same clips.
 
 A clip with several labels (a multi-label task, or several tasks) counts for each of them. There rare labels decide, as
 in iterative stratification (Sechidis, Tsoumakas, Vlahavas, ECML-PKDD 2011): a clip too many weighs the more, the fewer
@@ -18,6 +18,9 @@ from jaxtyping import Bool, Int
 Label = int | tuple[str, int]
 """A class, or a task and one of its classes."""
 
+LAST = 1.0
+"""What it weighs to hold out a class's last training clip: as much as holding out none of a class that is owed one."""
+
 PASSES = 10
 """At most so many visits to every group when clips have several labels; few are needed."""
 
@@ -29,7 +32,8 @@ def hold_out(
 
     With one label a clip, every class has a whole number of clips as its target, which add up to ``share`` of all
     clips. Groups are visited in a random order; one is taken when that brings the class counts nearer to their targets,
-    or else their sum. With several labels, or none, see `_several`.
+    or else their sum. With several labels, or none, groups are chosen so that classes come near their shares and T
+    keeps a clip of each; neither is promised (see `_several`).
 
     Args:
         labels: Class of each clip, or all its classes. Classes of different tasks are told apart as (task, class).
@@ -94,9 +98,12 @@ def _several(
     """Clips to hold out by any number of labels each.
 
     Groups are visited in random orders, each taken or put back when that lowers sum_c (n_c - share N_c)^2 / (share N_c)
-    over the classes and the clips as a whole, n_c of the N_c clips of c being held out; until none does. A class that
-    should have less than half a clip has none: V could say nothing of a class that T has not. Time is proportional to
-    the number of labels: seconds for 250,000 clips of 500 classes.
+    over the classes and the clips as a whole, n_c of the N_c clips of c being held out, plus `LAST` for every class
+    that T would have none of, because V can say nothing of it; until none does. A target below 1 counts as 1 in the
+    denominator, so a class that is owed less than half a clip tends to have none. These are tendencies: a group comes
+    with all its clips, and where groups are large and classes rare, some classes fall wholly into V
+    (``untrained_classes`` of a run's result says how many). Time is proportional to the number of labels: seconds for
+    250,000 clips of 500 classes.
     """
     everything = 1 + max((found[-1] for found in labels if found), default=-1)  # A label that every clip has.
     parts: list[list[tuple[int, int]]] = []  # Per group, how often it has which label.
@@ -106,10 +113,11 @@ def _several(
             for label in labels[clip]:
                 counts[label] = counts.get(label, 0) + 1
         parts.append(sorted(counts.items()))
-    wanted = [0.0] * (everything + 1)
+    training = [0] * (everything + 1)
     for part in parts:
         for label, count in part:
-            wanted[label] += share * count
+            training[label] += count
+    wanted = [share * count for count in training]
     scale = [1.0 / max(1.0, target) for target in wanted]
     missing, chosen = list(wanted), [False] * len(members)
     for _ in range(PASSES):
@@ -119,10 +127,13 @@ def _several(
             gain = 0.0  # (m - c)^2 - m^2 = c (c - 2 m)
             for label, count in parts[position]:
                 gain += count * (2 * sign * missing[label] - count) * scale[label]
+                if training[label] == (count if sign > 0 else 0):
+                    gain -= sign * LAST
             if gain > 1e-9:
                 changed, chosen[position] = True, not chosen[position]
                 for label, count in parts[position]:
                     missing[label] -= sign * count
+                    training[label] -= sign * count
         if not changed:
             break
     held = np.zeros(len(labels), dtype=bool)

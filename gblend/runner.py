@@ -104,6 +104,11 @@ class Runner:
             heldout_clips=len(self.data.heldout),
             excluded_clips=dict(self.data.excluded or {}),
             unlabelled_clips={split: count for split, count in (self.data.unlabelled or {}).items() if count},
+            untrained_classes={
+                key: missing
+                for key, counts in (self.data.class_counts or {}).items()
+                if (missing := sum(count == 0 for count in counts))
+            },
             branch_epochs=own + borrowed,
             borrowed_epochs=float(borrowed),
             train_samples=round(own * len(self.data.train)),

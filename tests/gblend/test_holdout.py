@@ -162,11 +162,42 @@ def test_no_single_change_comes_nearer_to_the_shares():
     wanted = 0.25 * np.append(everything, 120)
 
     def distance(chosen):
-        away = np.append(counts_of(labels, 12, chosen), chosen.sum()) - wanted
-        return (away**2 / np.maximum(wanted, 1)).sum()
+        held = counts_of(labels, 12, chosen)
+        away = np.append(held, chosen.sum()) - wanted
+        return (away**2 / np.maximum(wanted, 1)).sum() + (held == everything).sum()
 
     held = hold_out(labels, groups.tolist(), 0.25, seed=0)
     assert all(distance(held ^ (groups == group)) >= distance(held) - 1e-6 for group in range(60))
+
+
+def verbs_and_nouns(seed):
+    """Most classes have one clip or two, as in EPIC-Kitchens' tail."""
+    rng = np.random.default_rng(seed)
+    verbs, nouns = np.minimum(rng.zipf(1.4, 2000), 5000) % 400, 400 + np.minimum(rng.zipf(1.3, 2000), 9000) % 900
+    return [list(pair) for pair in zip(verbs.tolist(), nouns.tolist(), strict=True)]
+
+
+def lost_classes(labels, held):
+    return int(((counts_of(labels, 1300, held) > 0) & (counts_of(labels, 1300, ~held) == 0)).sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_class_of_independent_clips_is_held_out_wholly(seed):
+    labels = verbs_and_nouns(seed)
+    held = hold_out(labels, range(2000), 0.2, seed=seed)
+    assert lost_classes(labels, held) == 0
+    assert held.mean() == pytest.approx(0.19, abs=0.01)
+
+
+def test_groups_cost_fewer_classes_than_chance_would():
+    labels = verbs_and_nouns(0)
+    groups = np.random.default_rng(0).integers(0, 200, 2000)
+    held = hold_out(labels, groups.tolist(), 0.2, seed=0)
+    chance = [
+        lost_classes(labels, np.isin(groups, np.random.default_rng(seed).permutation(200)[:37])) for seed in range(5)
+    ]
+    assert held.mean() == pytest.approx(0.19, abs=0.01)
+    assert lost_classes(labels, held) < min(chance) / 3
 
 
 def test_clips_without_any_label_are_held_out_in_proportion():

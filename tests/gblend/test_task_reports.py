@@ -188,7 +188,8 @@ def two_histories(heads):
 
 
 def test_the_report_of_two_tasks_has_tables_and_panels_of_each(tmp_path):
-    runs = written(tmp_path, [*RUNS, two_tasks("offline", 0, 0.6, 0.4, 0.3)])
+    unseen = replace(two_tasks("offline", 0, 0.6, 0.4, 0.3), untrained_classes={"noun": 12, "verb": 1})
+    runs = written(tmp_path, [*RUNS, unseen])
     page = (tmp_path / "report.html").as_posix()
     write_report(runs, out=page, title="Two tasks")
     text = (tmp_path / "report.html").read_text()
@@ -197,6 +198,7 @@ def test_the_report_of_two_tasks_has_tables_and_panels_of_each(tmp_path):
         assert title in text, title
     assert "For verb, trained alone" in text
     assert "Offline G-Blend for noun gives most to rgb (.70)" in text
+    assert "no training clip of 12 noun classes; no training clip of 1 verb class<" in text
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
 

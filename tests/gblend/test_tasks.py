@@ -215,6 +215,12 @@ def test_measured_metrics_of_several_labels_are_those_of_scikit_learn():
         assert found[head].mean("accuracy") == pytest.approx(1 - ranking)
 
 
+def test_a_result_says_how_many_classes_no_training_clip_has(tmp_path):
+    data = replace(tiny_data(tasks=TWO), class_counts={"verb": [9, 8, 7], "noun": [24, 0]})
+    assert carry_out(tmp_path, ["uni:rgb"], TWO, data=data)["uni:rgb"].untrained_classes == {"noun": 1}
+    assert json.loads((tmp_path / "uni-rgb-s0" / "result.json").read_text())["untrained_classes"] == {"noun": 1}
+
+
 @pytest.mark.parametrize("workers", [2, 3, 7])
 def test_workers_share_out_the_ranking_of_clips_and_classes_and_find_the_same(monkeypatch, workers):
     data, model = tiny_data(tasks=(SOME_EVENTS,)), network((SOME_EVENTS,))
