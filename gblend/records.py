@@ -179,7 +179,7 @@ class RunResult:
     unlabelled_clips: dict[str, int] = dataclasses.field(default_factory=dict)
     """Clips left out because no task has a label for them, per split."""
     untrained_classes: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Classes that no clip of T has, per task key (`gblend.heads`), where there are any: the run never trains on them."""
+    """Classes that no clip of T has, per task key (`gblend.heads`), where there are any: none is trained on."""
     refit_epochs: int = 0
     """Epochs a new fused head was trained on the frozen trunks, on top of ``branch_epochs``: one forward pass of the
     trunks per clip, and no backward pass through them. 0: none was."""
