@@ -213,6 +213,17 @@ def test_the_report_of_several_labels_calls_nothing_accuracy(tmp_path):
     assert not re.findall("ccuracy", re.sub('(#|id=")accuracy', "", text))
 
 
+def test_every_table_of_estimates_has_the_unit_of_its_own_task(tmp_path):
+    run = two_tasks("offline", 0, 0.6, 0.4, 0.5)
+    several = {name: replace(s, metrics={"mAP": s.value}) for name, s in run.scores["test"].items() if "noun/" in name}
+    run = replace(run, scores={split: {**heads, **several} for split, heads in run.scores.items()})
+    (run,) = written(tmp_path, [run])
+    write_report([run], out=str(tmp_path / "report.html"), title="Verbs and several nouns")
+    text = (tmp_path / "report.html").read_text()
+    units = re.findall(r'data-estimates="offline, (\w+)".*?Means over seeds, in ([\w ]+);', text, re.DOTALL)
+    assert units == [("verb", "nats"), ("noun", "nats per class")]
+
+
 def test_gains_of_several_labels_are_of_the_average_precision_of_each_class(tmp_path):
     truth = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
     good, bad = np.where(truth, -0.1, -2.0), np.where(truth[::-1], -0.1, -2.0)
