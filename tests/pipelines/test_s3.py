@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gblend.clips import ClipReader, read_dataset_info, read_index, single_label_task
+from gblend.clips import ClipReader, read_dataset_info, read_index
 from pipelines.annotations import from_folder, list_files, parse_csv
 from pipelines.dataset import preprocess
 from pipelines.manifest import read_manifest, write_manifest
@@ -124,9 +124,8 @@ def test_a_job_on_s3_gives_the_bytes_that_a_job_on_a_disk_gives(
 
     info = read_dataset_info(data)
     assert info == read_dataset_info(str(tmp_path / "data"))
-    task = single_label_task(info)
-    index = read_index(data, info, "train", ("rgb", "flow", "logmel"), task)
-    assert index.clip_ids == read_index(str(tmp_path / "data"), info, "train", ("rgb",), task).clip_ids
+    index = read_index(data, info, "train", ("rgb", "flow", "logmel"))
+    assert index.clip_ids == read_index(str(tmp_path / "data"), info, "train", ("rgb",)).clip_ids
     there = ClipReader(data, info, ("rgb", "logmel"))
     here = ClipReader(str(tmp_path / "data"), info, ("rgb", "logmel"))
     for shard, row in zip(index.shards, index.rows.tolist(), strict=True):
