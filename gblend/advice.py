@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gblend.heads import for_task, head_name, primary_head
 from gblend.methods import ENSEMBLES, ESTIMATORS
-from gblend.records import HeadScore, RunResult
+from gblend.records import REFIT, HeadScore, RunResult
 from gblend.table import ComparisonTable, Spread, method_order, spread
 
 
@@ -119,7 +119,7 @@ def candidates(results: Sequence[RunResult], table: ComparisonTable) -> tuple[Ca
                     val=val,
                     clips=(min(val[way].count for val, _ in said), min(scored[way].count for _, scored in said)),
                     branch_epochs=spread(run.branch_epochs for run in runs[method]).mean,
-                    single_run=method not in ENSEMBLES and first.branch_epochs <= first.epochs,
+                    single_run=method not in ENSEMBLES and way != REFIT and first.branch_epochs <= first.epochs,
                 )
             )
     return tuple(found)

@@ -82,8 +82,8 @@ def noise_share(weights: Float[np.ndarray, " heads"], resampled: Weights, alive:
     """How much of the weights' distance to equal weights is noise: the mean squared distance between resampled and
     measured weights over the squared distance between measured and equal ones, at most 1.
 
-    It is the share that the positive-part James-Stein rule shrinks by: with few clips the weights end up equal, with
-    many they stay as they are.
+    In the manner of positive-part James-Stein shrinkage: with few clips the weights end up equal, with many they stay
+    as they are.
 
     >>> measured = np.array([0.8, 0.2])
     >>> noise_share(measured, np.array([[0.9, 0.1], [0.7, 0.3]]), np.array([True, True]))  # .02 over .18

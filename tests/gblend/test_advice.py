@@ -68,6 +68,14 @@ def test_what_builds_on_other_runs_is_not_one_training_run():
     assert single == {"uni:rgb", "naive", "equal"}
 
 
+def test_a_head_trained_anew_is_not_of_one_training_run():
+    ways = {"fused": 0.5, "refit": 0.9}
+    again = [with_ways(run, val=ways, test=ways) if run.method == "equal" else run for run in RESULTS]
+    found = {(each.method, each.way): each.single_run for each in candidates(again, comparison_table(again))}
+    assert not found["equal", "refit"]
+    assert found["equal", "fused"]
+
+
 def test_of_equals_on_val_the_cheaper_is_chosen():
     same = [
         with_ways(run, val={"stack": 0.61}, test={"stack": 0.9}) if run.method == "offline" else run
