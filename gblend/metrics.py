@@ -1,8 +1,8 @@
 """What answers are worth: top-k for one right class, mAP, mAUC, d' and LRAP for several, and top-k over several tasks.
 
 Per clip where a clip has a value of its own (top-k, LRAP), so that it can be paired and averaged like a loss; per class
-where only a class has one (average precision, area under the ROC curve). One sort of a class's scores serves both, and
-no class or clip needs another, so that they can be shared out (`gblend.measure`).
+where only a class has one (average precision, area under the ROC curve), by torchmetrics. No class or clip needs
+another, so that they can be shared out (`gblend.measure`).
 
 Of classes that score the same the first ranks first, as argmax has it. An answer that holds a NaN is never right: it is
 not in any top-k, its LRAP is 0, and in the ranking of its class the clip stands on the wrong side of all others.
@@ -162,21 +162,21 @@ def label_ranking(scores: Scores, truth: Truth) -> Float[np.ndarray, " clips"]:
 
 
 def rank_clips(scores: Scores, truth: Truth) -> ClassRanking:
-    """Average precision of every class and the area under its ROC curve, from one sort of its scores.
+    """Average precision of every class and the area under its ROC curve.
 
     >>> scores, truth = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0], [1, 0]]) > 0
     >>> found = rank_clips(scores, truth)
     >>> found.average_precision.round(3), found.roc_auc
     (array([0.833,   nan]), array([0.5, nan]))
     """
-    clips, classes = scores.shape
-    precision, area = np.full(classes, np.nan), np.full(classes, np.nan)
-    columns = max(1, CHUNK_BYTES // (8 * max(1, clips)))
-    for start in range(0, classes, columns):
-        part = slice(start, start + columns)
-        said, has = np.ascontiguousarray(scores[:, part].T), np.ascontiguousarray(truth[:, part].T)
-        for at in np.flatnonzero(has.any(axis=1)):
-            precision[start + at], area[start + at] = _rank_class(said[at], has[at])
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision  # Seconds to import.
+
+    precision, area = np.full((2, scores.shape[1]), np.nan)
+    for at in np.flatnonzero(truth.any(axis=0)):
+        places, has = _places(scores[:, at], truth[:, at])
+        precision[at] = float(binary_average_precision(places, has, validate_args=False))
+        if not has.all():
+            area[at] = float(binary_auroc(places, has, validate_args=False))
     return ClassRanking(average_precision=precision, roc_auc=area)
 
 
@@ -217,25 +217,17 @@ def _possible_combinations(k: int, last: Sequence[int]) -> list[tuple[int, ...]]
     return [ranks for ranks in grid if math.prod(rank + 1 for rank in ranks) <= k]
 
 
-def _rank_class(said: Float[np.ndarray, " clips"], has: Bool[np.ndarray, " clips"]) -> tuple[float, float]:
-    """Average precision and area under the ROC curve of a class that some clip has.
+def _places(scores: Float[np.ndarray, " clips"], has: Bool[np.ndarray, " clips"]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores as places in [0, 1], which torchmetrics takes as they are: its sigmoid would make close ones equal.
 
-    Only the clips that have it are looked up among the sorted scores. A NaN stands below all others where the clip has
-    the class and above all others where it has not, infinite scores included.
+    A NaN stands below all others where the clip has the class and above all others where it has not, infinite scores
+    included.
     """
-    own = np.sort(said[has])  # NaN comes last
-    others = np.sort(said[~has])
-    with_it, without = own.size, others.size
-    own, others = own[: with_it - int(np.isnan(own).sum())], others[: without - int(np.isnan(others).sum())]
-    below = np.searchsorted(others, own, side="left")
-    own_from = own.size - np.searchsorted(own, own, side="left")  # of those that have it, how many score as high
-    others_from = without - below
-    lost = (with_it - own.size) * with_it / (with_it + without)
-    precision = (float((own_from / (own_from + others_from)).sum()) + lost) / with_it
-    if without == 0:
-        return precision, math.nan
-    won = 0.5 * int((below + np.searchsorted(others, own, side="right")).sum())
-    return precision, won / (with_it * without)
+    lost = np.isnan(scores)
+    values, place = np.unique(scores[~lost], return_inverse=True)
+    places = np.where(has, 0, values.size + 1)
+    places[~lost] = place + 1
+    return torch.from_numpy(places / (values.size + 1)), torch.from_numpy(has.astype(np.int64))
 
 
 def _mean(values: Float[np.ndarray, " values"]) -> float:
