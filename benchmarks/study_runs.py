@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gblend.blend_config import PAPER, ROBUST
 from gblend.config import OptimConfig, TrainConfig
 from gblend.data import load_run_data
 from gblend.heads import FUSED
@@ -28,9 +29,6 @@ class Variant:
     longer: int = 1
     """Times the epochs of the others."""
 
-
-ROBUST = {"probe_end": "best-v", "overfitting_floor": "standard-error", "shrinkage": "noise"}
-"""Rules against noise, set beforehand."""
 
 VARIANTS = {
     "naive": Variant(method="naive"),
@@ -109,7 +107,12 @@ def config_of(variant: Variant, setup: Setup, rate: float) -> TrainConfig:
         modalities=("rgb", "logmel"),
         input=replace(base.input, frames=4, frame_step=4, scale_px=None),
         optim=optim,
-        blend=replace(base.blend, first_epochs=first, next_epochs=max(1, round(0.3 * setup.epochs)), **variant.blend),
+        blend=replace(
+            base.blend,
+            first_epochs=first,
+            next_epochs=max(1, round(0.3 * setup.epochs)),
+            **{**PAPER, **variant.blend},
+        ),
     )
 
 

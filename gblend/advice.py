@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gblend.heads import for_task, head_name, primary_head
+from gblend.heads import for_task
 from gblend.methods import ENSEMBLES, ESTIMATORS
 from gblend.records import REFIT, HeadScore, RunResult
 from gblend.table import ComparisonTable, Spread, method_order, spread
@@ -129,9 +129,8 @@ def _ways(run: RunResult, split: str, table: ComparisonTable) -> dict[str, HeadS
     """Scores by way of predicting; of a network with one head that head's, under its name."""
     if run.predictions is not None:
         return for_task(run.predictions.scores.get(split, {}), table.task)
-    branch = primary_head(run.heads)
-    score = run.scores.get(split, {}).get(head_name(table.task, branch))
-    return {} if score is None else {branch: score}
+    score = run.judged(split, table.task)
+    return {} if score is None else {run.primary: score}
 
 
 def _best(found: Sequence[Candidate], allowed: Callable[[Candidate], bool]) -> Candidate | None:

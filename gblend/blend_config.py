@@ -2,14 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gblend.require import require, require_choices
+
+ROBUST: dict[str, Any] = {"probe_end": "best-v", "overfitting_floor": "standard-error", "shrinkage": "noise"}
+"""Rules against noise that have no number to choose; few clips in V give equal weights (docs/method.md: how they
+compare)."""
+
+PAPER: dict[str, Any] = {"probe_end": "last", "overfitting_floor": "none", "shrinkage": 0.0}
+"""The same settings as the paper has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlendConfig:
-    """The held-out part V and how weights are estimated."""
+    """The held-out part V and how weights are estimated: unless told otherwise as the paper does."""
 
     holdout_share: float = 0.2
     """Share of the training clips held out as V; no run trains on them, whatever its method."""

@@ -55,6 +55,9 @@ class TrainConfig:
     """Weight estimation."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Training loss."""
+    predict_by: Literal["fused", "best-head", "mean", "stack"] = "fused"
+    """What networks of several heads are judged by: the fused head, as in the paper, or another way of predicting with
+    all heads. The others are scored beside it."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

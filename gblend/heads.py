@@ -82,20 +82,6 @@ def branches_of(heads: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(branch_of, heads)))
 
 
-def primary_head(heads: Sequence[str]) -> str:
-    """The branch a run is judged by.
-
-    >>> primary_head(("rgb", "flow", "fused")), primary_head(("verb/rgb", "noun/rgb"))
-    ('fused', 'rgb')
-    """
-    branches = branches_of(heads)
-    if FUSED in branches:
-        return FUSED
-    if len(branches) != 1:
-        raise ValueError(f"a run without a {FUSED!r} head must have exactly one head, got {list(heads)}")
-    return branches[0]
-
-
 def for_task(values: Mapping[str, Value], key: str) -> dict[str, Value]:
     """Of values by head, those of one task, by branch.
 

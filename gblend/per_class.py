@@ -12,11 +12,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.heads import primary_head
 from gblend.metrics import rank_clips
 from gblend.outputs import load_outputs
-from gblend.predictions import mean_of
-from gblend.records import MEAN
+from gblend.predictions import Said, choice_of, ways
 from gblend.run_files import OUTPUTS_FILE
 from gblend.runs import Run
 from gblend.scores import ACCURACY
@@ -165,16 +163,17 @@ def compare_classes(joint: ClassAnswers, single: ClassAnswers) -> ClassDifferenc
 
 
 def _said(run: Run, table: ComparisonTable) -> ClassAnswers | None:
-    """What a run's primary head predicts; None where the run kept no predictions of the split."""
+    """What a run predicts by what it is judged by; None where it kept no predictions of the split."""
     try:
         outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}", table.task).get(table.split)
     except ValueError:  # A run that was copied without them.
         return None
     if outputs is None:
         return None
-    head, usable = primary_head(run.result.heads), outputs.usable()
-    if head == MEAN:
-        joined = mean_of(outputs)
-        return ClassAnswers(log_probs=joined.log_probs, answered=joined.answered, labels=outputs.labels)
-    at = outputs.heads.index(head)
-    return ClassAnswers(log_probs=outputs.log_probs[at], answered=np.asarray(usable[at]), labels=outputs.labels)
+    way, found = run.result.primary, run.result.predictions
+    if way in outputs.heads or found is None:
+        at = outputs.heads.index(way)
+        said = Said(log_probs=outputs.log_probs[at], answered=np.asarray(outputs.usable()[at]))
+    else:
+        said = dict(ways(outputs, choice_of(found, outputs.heads, table.task)))[way]
+    return ClassAnswers(log_probs=said.log_probs, answered=said.answered, labels=outputs.labels)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.heads import FUSED
+from gblend.heads import FUSED, head_name
 from gblend.outputs import HeadOutputs
 from gblend.records import HeadScore, PredictionScores
 from gblend.scores import metrics_of
@@ -93,6 +93,16 @@ def score_choice(chosen: Choice, heads: tuple[str, ...], splits: Mapping[str, He
 def choose(valid: HeadOutputs) -> Choice:
     """Everything that is chosen on V."""
     return Choice(ranking=rank_heads(valid), stack=fit_stack(valid.log_probs, valid.usable(), valid.labels))
+
+
+def choice_of(found: PredictionScores, heads: tuple[str, ...], task: str = "") -> Choice:
+    """What a finished run chose on V, for heads in this order; of one task's key where there are several."""
+    names = [head_name(task, head) for head in heads]
+    weights = np.array([found.stack_weights[name] for name in names])
+    return Choice(
+        ranking=[names.index(name) for name in found.ranking if name in names],
+        stack=Stack(weights=weights, loss_nats=np.nan, gap_nats=np.nan, clips=found.stack_clips),
+    )
 
 
 def ways(outputs: HeadOutputs, chosen: Choice) -> Iterator[tuple[str, Said]]:

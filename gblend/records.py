@@ -18,8 +18,11 @@ from typing import Any, Literal
 
 import fsspec
 
-MEAN, REFIT = "mean", "refit"
-"""Names of ways of predicting: the heads' mean; a fused head trained anew on the run's frozen trunks."""
+from gblend.heads import FUSED, branches_of, head_name
+
+BEST_HEAD, MEAN, STACK, REFIT = "best-head", "mean", "stack", "refit"
+"""Names of ways of predicting (`gblend.predictions`); the last is by a fused head trained anew on the run's frozen
+trunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +154,7 @@ class RunResult:
     seed: int
     """Seed of the initialisation, the batches and the windows."""
     heads: tuple[str, ...]
-    """Heads the run trained; of an ensemble, which trains none, `MEAN`."""
+    """Heads the run trained; of an ensemble, which trains none, the way of predicting that it is judged by."""
     epochs: int
     """Epochs of the main run."""
     scores: dict[str, dict[str, HeadScore]]
@@ -183,6 +186,20 @@ class RunResult:
     refit_epochs: int = 0
     """Epochs a new fused head was trained on the frozen trunks, on top of ``branch_epochs``: one forward pass of the
     trunks per clip, and no backward pass through them. 0: none was."""
+    predict_by: str = FUSED
+    """The way of predicting that a network of several heads is judged by."""
+
+    @property
+    def primary(self) -> str:
+        """What the run is judged by: its only branch, or of several a way of predicting with them."""
+        branches = branches_of(self.heads)
+        return branches[0] if len(branches) == 1 else self.predict_by
+
+    def judged(self, split: str, task: str = "") -> HeadScore | None:
+        """Its score by `primary`, of one task's key (`gblend.heads`) or all tasks together; None where it has none."""
+        name = head_name(task, self.primary)
+        ways = {} if self.predictions is None else self.predictions.scores.get(split, {})
+        return self.scores.get(split, {}).get(name, ways.get(name))
 
 
 def to_json(record: Any) -> Any:

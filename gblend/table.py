@@ -1,9 +1,10 @@
 """From the results of runs to the comparison table: means, spreads, differences paired by seed, cost.
 
 With several tasks there is a table for all of them together and one for each: a table is of one metric. Methods are
-compared by their primary head: ``fused`` where there is one (in the paper only it predicts), else the only
-head. The best single modality is chosen on the validation split and compared on the test split, so that the choice does
-not flatter it. Every spread is a sample standard deviation over seeds (ddof = 1); one seed has none.
+compared by what their runs are judged by, here called the primary head: the only one, or of several the fused one (in
+the paper only it predicts) or another way of predicting (``predict_by``). The best single modality is chosen on the
+validation split and compared on the test split, so that the choice does not flatter it. Every spread is a sample
+standard deviation over seeds (ddof = 1); one seed has none.
 """
 
 import dataclasses
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gblend import records
-from gblend.heads import FUSED, branches_of, for_task, of_each_task, primary_head
+from gblend.heads import FUSED, branches_of, for_task, of_each_task
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY
-from gblend.records import HeadScore, RunResult
+from gblend.records import BEST_HEAD, MEAN, STACK, HeadScore, RunResult
 from gblend.scores import ACCURACY, MEAN_OF_TASKS, metric_words
 from schemas import MODALITIES
 
@@ -68,7 +69,7 @@ class MethodRow:
     seeds: tuple[int, ...]
     """Ascending."""
     primary: str
-    """The head that predicts: ``fused``, or the only one."""
+    """What predicts: the only head, the fused one, or a way of predicting with all heads."""
     test: dict[str, Spread]
     """The table's metric per branch on the test split."""
     val: dict[str, Spread]
@@ -98,7 +99,7 @@ class ComparisonTable:
     split: Literal["test", "val"]
     """Split of the differences and of the noise: val only where no run has a score on test."""
     heads: tuple[str, ...]
-    """Every branch of every run, the fused one last."""
+    """Every branch of every run, the fused one last, then ways of predicting that runs are judged by."""
     best_single: str | None
     """The ``uni:`` method with the highest mean on the validation split."""
     noise_95: float | None
@@ -150,13 +151,15 @@ class ComparisonTable:
 
 
 def head_order(heads: Iterable[str]) -> tuple[str, ...]:
-    """Known modalities first, then others by name, the fused head last.
+    """Known modalities first, then others by name, the fused head, ways of predicting last.
 
-    >>> head_order({"fused", "touch", "logmel", "rgb"})
-    ('rgb', 'logmel', 'touch', 'fused')
+    >>> head_order({"stack", "fused", "touch", "logmel", "rgb"})
+    ('rgb', 'logmel', 'touch', 'fused', 'stack')
     """
     rank = {name: index for index, name in enumerate(MODALITIES)}
-    return tuple(sorted(set(heads), key=lambda head: (head == FUSED, rank.get(head, len(rank)), head)))
+    last = (FUSED, BEST_HEAD, MEAN, STACK)
+    place = {name: index for index, name in enumerate(last, start=1)}
+    return tuple(sorted(set(heads), key=lambda head: (place.get(head, 0), rank.get(head, len(rank)), head)))
 
 
 def method_order(methods: Iterable[str]) -> tuple[str, ...]:
@@ -236,7 +239,7 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
             MethodRow(
                 method=method,
                 seeds=tuple(run.seed for run in own),
-                primary=primary_head(own[0].heads),
+                primary=own[0].primary,
                 test=_accuracies(own, "test"),
                 val=_accuracies(own, "val"),
                 others=_others(own, split),
@@ -246,9 +249,7 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
                 seconds=spread(run.seconds for run in own).mean,
             )
         )
-    scored = [
-        r.scores[split][primary_head(r.heads)] for r in results if primary_head(r.heads) in r.scores.get(split, {})
-    ]
+    scored = [score for r in results if (score := r.scores.get(split, {}).get(r.primary)) is not None]
     scored = [score for score in scored if score.count > 0 and math.isfinite(score.value)]
     primaries = [(row.test if split == "test" else row.val).get(row.primary) for row in rows]
     return ComparisonTable(
@@ -256,7 +257,7 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
         tasks=tasks,
         metric=next((score.metric for r in results for of in r.scores.values() for score in of.values()), ACCURACY),
         split=split,
-        heads=head_order(branches_of(head for result in results for head in result.heads)),
+        heads=head_order({*branches_of(h for r in results for h in r.heads), *(r.primary for r in results)}),
         best_single=best_single,
         noise_95=_noise_95([found for found in primaries if found is not None and math.isfinite(found.mean)]),
         clips_95=_clips_95(scored),
@@ -267,22 +268,25 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
 
 
 def _of_task(result: RunResult, task: str) -> RunResult:
-    """With the scores of one task alone, by branch."""
+    """With the scores of one task alone, by branch and by what it is judged by."""
     scores = {split: for_task(heads, task) for split, heads in result.scores.items()}
+    for split, found in scores.items():
+        if (judged := result.judged(split, task)) is not None:
+            found[result.primary] = judged
     return dataclasses.replace(result, scores=scores)
 
 
 def _others(runs: Sequence[RunResult], split: str) -> dict[str, Spread]:
     found: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        score = run.scores.get(split, {}).get(primary_head(run.heads))
+        score = run.scores.get(split, {}).get(run.primary)
         for name, value in [] if score is None else list(score.metrics.items())[1:]:
             found[name].append(value)
     return {name: spread(values) for name, values in found.items()}
 
 
 def _clips(run: RunResult, split: str) -> int:
-    score = run.scores.get(split, {}).get(primary_head(run.heads))
+    score = run.scores.get(split, {}).get(run.primary)
     return 0 if score is None else score.count
 
 
@@ -292,7 +296,7 @@ def _comparable(own: dict[int, RunResult], other: dict[int, RunResult], split: s
 
 
 def _accuracy(run: RunResult, split: str) -> float:
-    score = run.scores.get(split, {}).get(primary_head(run.heads))
+    score = run.scores.get(split, {}).get(run.primary)
     return math.nan if score is None else score.value
 
 

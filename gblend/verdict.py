@@ -180,7 +180,7 @@ def accuracy_caption(table: ComparisonTable) -> str:
     if best is None:
         return dots
     text = f"{dots} Dashed: {method_name(best.method)}, the best single modality by validation {table.measure}."
-    joint = [(row, table.scores(row).get(best.primary)) for row in table.rows if row.primary == FUSED]
+    joint = [(row, table.scores(row).get(best.primary)) for row in table.rows if FUSED in table.scores(row)]
     inside = [(score.mean, row.method) for row, score in joint if score is not None and math.isfinite(score.mean)]
     alone = table.scores(best).get(best.primary)
     if inside and alone is not None:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gblend.heads import FUSED, for_task, head_name, primary_head
-from gblend.records import MEAN, REFIT, HeadScore, RunResult, to_json
+from gblend.heads import FUSED, for_task
+from gblend.records import BEST_HEAD, MEAN, REFIT, STACK, RunResult, to_json
 from gblend.table import ComparisonTable, Spread, method_order, spread
 from gblend.table_text import with_sd
 
-WAYS = (FUSED, REFIT, "best-head", MEAN, "stack")
+WAYS = (FUSED, REFIT, BEST_HEAD, MEAN, STACK)
 """In the order of the columns."""
 
 
@@ -46,7 +46,7 @@ def way_rows(results: Sequence[RunResult], table: ComparisonTable) -> tuple[WayR
         values: dict[str, list[float]] = defaultdict(list)
         over: dict[str, list[float]] = defaultdict(list)
         for run in groups[method]:
-            other = _primary(single.get(run.seed), table)
+            other = single[run.seed].judged(split, table.task) if run.seed in single else None
             assert run.predictions is not None
             for way, score in for_task(run.predictions.scores[split], table.task).items():
                 values[way].append(score.value)
@@ -61,13 +61,6 @@ def way_rows(results: Sequence[RunResult], table: ComparisonTable) -> tuple[WayR
             )
         )
     return tuple(rows)
-
-
-def _primary(run: RunResult | None, table: ComparisonTable) -> HeadScore | None:
-    """A run's primary head in the table's task."""
-    if run is None:
-        return None
-    return run.scores.get(table.split, {}).get(head_name(table.task, primary_head(run.heads)))
 
 
 def tables_json(tables: Sequence[ComparisonTable], ways: Sequence[Sequence[WayRow]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ray.util.queue import Empty, Queue
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data, training_batches
-from gblend.heads import of_each_task, primary_head
+from gblend.heads import of_each_task
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
@@ -143,11 +143,11 @@ def _work(job: dict) -> None:
 
 def describe(result: RunResult) -> str:
     """One line about a finished run."""
-    branch = primary_head(result.heads)
-    metric = metric_words(next(iter(result.scores.values()))[branch].metric)
-    scores = ", ".join(f"{split} {heads[branch].value:.3f}" for split, heads in result.scores.items())
+    judged = {split: score for split in result.scores if (score := result.judged(split)) is not None}
+    metric = metric_words(next(iter(judged.values())).metric)
+    scores = ", ".join(f"{split} {score.value:.3f}" for split, score in judged.items())
     together = " of all tasks together" if len(of_each_task(result.heads)) > 1 else ""
-    return f"{result.method} seed {result.seed}: {branch} {metric}{together} {scores}, {result.seconds:.0f} s"
+    return f"{result.method} seed {result.seed}: {result.primary} {metric}{together} {scores}, {result.seconds:.0f} s"
 
 
 @contextmanager

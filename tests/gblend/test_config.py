@@ -1,10 +1,11 @@
 """Settings that make no sense are refused by name, value and what would be allowed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from gblend.blend_config import PAPER, ROBUST
 from gblend.config import (
     BlendConfig,
     ComputeConfig,
@@ -169,6 +170,22 @@ def test_every_recipe_is_valid_and_called_by_its_name(name):
 def test_the_json_form_survives_a_round_trip_through_a_file(name):
     values = RECIPES[name]().to_json()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_the_rules_of_the_paper_are_what_a_blend_has_unless_told_otherwise():
+    default = asdict(BlendConfig())
+    assert {name: default[name] for name in PAPER} == PAPER
+    assert ROBUST.keys() == PAPER.keys()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rules", "way"),
+    [("small-cpu", ROBUST, "stack"), ("demo", ROBUST, "stack"), ("paper-r3d50", PAPER, "fused")],
+)
+def test_recipes_are_robust_or_the_papers(recipe, rules, way):
+    config = RECIPES[recipe]()
+    assert {name: value for name, value in asdict(config.blend).items() if name in rules} == rules
+    assert config.predict_by == way
 
 
 def test_configurations_cannot_be_changed():

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gblend.class_figure import class_caption, class_figure, drawn_classes
 from gblend.outputs import HeadOutputs, save_outputs
 from gblend.per_class import ClassGain, ClassGains, best_joint, load_gains
+from gblend.records import PredictionScores
 from gblend.run_files import OUTPUTS_FILE
 from gblend.runs import load_run
 from gblend.table import comparison_table
@@ -65,10 +68,15 @@ def test_without_a_clip_that_both_answer_for_the_figure_is_left_out(tmp_path):
     assert class_caption(gains) == ""
 
 
-def test_an_ensemble_predicts_by_the_mean_of_its_heads(tmp_path):
+@pytest.mark.parametrize(
+    ("way", "first_share", "expected"),
+    # The heads are equally sure, so the first wins where they disagree if its class is the lower one or its share more.
+    [("mean", 1.0, (0.5, 0.5, 0.0)), ("stack", 1.0, (0.5, 0.5, 0.0)), ("stack", 0.0, (0.5, -0.5, 1 / 3))],
+)
+def test_an_ensemble_predicts_by_the_way_it_is_judged_by(tmp_path, way, first_share, expected):
     runs, _ = comparison(tmp_path)
     labels = [0, 0, 1, 1, 2, 2, 2]
-    parts = [outputs([0, 0, 1, 1, 2, 2, 1], labels, head="a"), outputs([0, 0, 1, 1, 2, 2, 1], labels, head="b")]
+    parts = [outputs([0, 0, 1, 1, 2, 2, 1], labels, head="a"), outputs([0, 0, 2, 2, 2, 2, 2], labels, head="b")]
     joined = HeadOutputs(
         heads=("a", "b"),
         log_probs=np.concatenate([part.log_probs for part in parts]),
@@ -77,13 +85,16 @@ def test_an_ensemble_predicts_by_the_mean_of_its_heads(tmp_path):
         positions=parts[0].positions,
     )
     place = tmp_path / "ensemble-s0"
-    write_run(place, result("ensemble", 0, {"mean": 0.9}))
+    predictions = PredictionScores(
+        scores={}, ranking=("a", "b"), stack_weights={"a": first_share, "b": 1 - first_share}, stack_clips=7
+    )
+    write_run(place, replace(result("ensemble", 0, {way: 0.9}), predictions=predictions))
     save_outputs(f"{place}/{OUTPUTS_FILE}", {"": {"test": joined}})
     runs = [*runs, load_run(str(place))]
     gains = load_gains(runs, comparison_table([run.result for run in runs]), CLASSES)
     assert gains is not None
     assert gains.joint == "ensemble"
-    assert {c.name: c.gains for c in gains.classes} == {"clap": (0.5,), "dig": (0.5,), "sing": (0.0,)}
+    assert {c.name: c.mean for c in gains.classes} == pytest.approx(dict(zip(CLASSES, expected, strict=True)))
 
 
 def test_without_kept_predictions_there_is_nothing_to_show(tmp_path):

@@ -15,11 +15,13 @@ from gblend.records import (
     to_json,
 )
 from gblend.run_files import load_checkpoint
+from gblend.worker import describe
 from tests.gblend.carried import (
     carry_out,
     carry_out_offline,
+    carry_out_single,
 )
-from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
+from tests.gblend.tiny import CLASSES, MODALITIES, NOUN, VERB, tiny_config, tiny_data
 
 
 def test_the_weights_document_holds_all_that_is_needed_to_redo_the_weights(tmp_path):
@@ -65,6 +67,36 @@ def test_predictions_of_a_run_can_be_scored_again_from_its_files(tmp_path):
     assert list(result.predictions.scores["test"]) == ["fused", "best-head", "mean", "stack", "refit"]
     assert result.predictions.scores["test"]["fused"] == result.scores["test"]["fused"]
     assert run_result(read_json(str(tmp_path / "equal" / "result.json"))) == result
+
+
+@pytest.mark.parametrize("way", ["fused", "best-head", "mean", "stack"])
+def test_a_network_of_several_heads_is_judged_by_the_way_that_was_asked_for(tmp_path, way):
+    result = carry_out(tmp_path / "equal", "equal", config=tiny_config(predict_by=way))
+    assert result.primary == way
+    assert result.judged("test") == result.predictions.scores["test"][way]
+    assert describe(result).startswith(f"equal seed 0: {way} accuracy val {result.judged('val').value:.3f}, test ")
+
+
+def test_a_network_of_one_head_is_judged_by_it_whatever_was_asked_for(tmp_path):
+    result = carry_out(tmp_path / "uni", "uni:rgb", config=tiny_config(predict_by="stack"))
+    assert result.primary == "rgb"
+    assert result.judged("test") == result.scores["test"]["rgb"]
+
+
+def test_of_several_tasks_each_and_all_together_are_judged_by_the_same_way(tmp_path):
+    data = tiny_data(tasks=(VERB, NOUN))
+    result = carry_out(tmp_path / "equal", "equal", config=tiny_config(predict_by="stack"), data=data)
+    for task, name in (("verb", "verb/stack"), ("", "stack")):
+        assert result.judged("test", task) == result.predictions.scores["test"][name]
+
+
+@pytest.mark.parametrize(("way", "judged"), [("stack", "stack"), ("fused", "mean")])
+def test_an_ensemble_is_judged_by_the_same_way_where_it_has_it(tmp_path, way, judged):
+    config = tiny_config(predict_by=way)
+    probes = carry_out_single(tmp_path, config)
+    result = carry_out(tmp_path / "ensemble", "ensemble", config=config, probes=probes)
+    assert result.primary == judged
+    assert result.judged("test") == result.predictions.scores["test"][judged] == result.scores["test"][judged]
 
 
 def test_a_result_without_predictions_can_still_be_read(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import statistics
@@ -9,7 +10,7 @@ import scipy.stats
 
 from gblend import table as tables
 from gblend import table_text
-from gblend.records import to_json, write_json
+from gblend.records import PredictionScores, to_json, write_json
 from gblend.runs import load_run, load_runs, unfinished_runs
 from tests.gblend.synthetic import estimate, history, result, score, write_run
 
@@ -40,6 +41,44 @@ def test_mean_and_sample_sd_per_head_are_those_of_the_statistics_module():
     for head, values in {"rgb": [0.40, 0.42], "logmel": [0.30, 0.32], "fused": [0.52, 0.56]}.items():
         assert row.test[head].mean == pytest.approx(statistics.fmean(values))
         assert row.test[head].sd == pytest.approx(statistics.stdev(values))
+
+
+def judged_by_stack(method: str, fused: tuple[float, ...], stack: tuple[float, ...]):
+    """Runs whose heads are stacked; scored alike on val and test."""
+    runs = both_seeds(method, *({"rgb": 0.1, "fused": value} for value in fused))
+    return [
+        dataclasses.replace(
+            run,
+            predict_by="stack",
+            predictions=PredictionScores(
+                scores={split: {"fused": score(one), "stack": score(other)} for split in ("val", "test")},
+                ranking=("fused", "rgb"),
+                stack_weights={"rgb": 0.5, "fused": 0.5},
+                stack_clips=60,
+            ),
+        )
+        for run, one, other in zip(runs, fused, stack, strict=True)
+    ]
+
+
+def test_networks_of_several_heads_are_compared_by_the_way_they_are_judged_by():
+    runs = [
+        *both_seeds("uni:rgb", {"rgb": 0.50}, {"rgb": 0.52}),
+        *both_seeds("naive", {"fused": 0.40}, {"fused": 0.42}),
+        *judged_by_stack("equal", (0.30, 0.32), (0.60, 0.66)),
+    ]
+    table = tables.comparison_table(runs)
+    row = table.row("equal")
+    assert row is not None
+    assert table.heads == ("rgb", "fused", "stack")
+    assert row.primary == "stack"
+    assert row.test["stack"].values == (0.60, 0.66)
+    assert row.test["fused"].values == (0.30, 0.32)
+    assert row.differences["best single"].values == pytest.approx((0.10, 0.14))
+    assert row.differences["naive"].values == pytest.approx((0.20, 0.24))
+    # By the noise of what is compared: three pairs of seeds, of which two differ by .02 and one by .06.
+    pooled = math.sqrt((2 * 0.0002 + 0.0018) / 3)
+    assert table.noise_95 == pytest.approx(scipy.stats.t.ppf(0.975, 3) * pooled, rel=1e-3)
 
 
 def test_differences_are_paired_by_seed_with_hand_computed_numbers():
