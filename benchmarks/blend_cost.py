@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from gblend.model import make_model
 from gblend.moments import Measured, measure_both
 from gblend.training import Training
 from jobs.recipes import small_cpu
-from schemas import FeatureSpec, RgbSpec
+from schemas import FeatureSpec, RgbSpec, Task
 from tests.gblend.shards import Clip, write_dataset
 
 BUDGET_RATIO = 3.2
@@ -72,6 +73,11 @@ class CountedClips:
 
     def __init__(self, clips: WindowDataset, drawn: Counter[int]) -> None:
         self.clips, self.drawn = clips, drawn
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Those of the clips."""
+        return self.clips.tasks
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -112,7 +118,7 @@ def train(method: str, data: RunData, config: TrainConfig) -> Cost:
     """Train one run, its probes included, and score nothing."""
     drawn: Counter[int] = Counter()
     counted = replace(data, train=CountedClips(data.train, drawn))
-    joint = make_model(data.modalities, len(data.classes), config.model, seed=0)
+    joint = make_model(data.modalities, data.classes, config.model, seed=0, shapes=data.shapes)
     model = joint.branch("fused") if method == "naive" else joint
     run = Training(data=counted, config=config, spec=RunSpec(method=method, seed=0), model=model, needed={})
     measuring_s = 0.0
