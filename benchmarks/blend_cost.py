@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks.table import table
+from gblend.blend_config import PAPER, ROBUST
 from gblend.config import TrainConfig
 from gblend.data import Draw, RunData, Sample, WindowDataset, load_run_data
 from gblend.methods import RunSpec
@@ -140,7 +141,7 @@ def train(method: str, data: RunData, config: TrainConfig) -> Cost:
 
 def settings(modalities: tuple[Any, ...], epochs: int, **blend: Any) -> TrainConfig:
     base = small_cpu()
-    one_super_epoch = replace(base.blend, first_epochs=epochs, **blend)
+    one_super_epoch = replace(base.blend, first_epochs=epochs, **{**PAPER, **blend})
     return replace(base, modalities=modalities, epochs=epochs, blend=one_super_epoch)
 
 
@@ -152,6 +153,7 @@ def compare(data_path: str, modalities: tuple[str, ...], *, epochs: int, repeats
         "super-epoch, probes side by side": ("online", plain),
         "super-epoch, one after another": ("online", settings(modalities, epochs, probe_pass="sequential")),
         "super-epoch, probes on half of T": ("online", settings(modalities, epochs, probe_fraction=0.5)),
+        "super-epoch, robust": ("online", settings(modalities, epochs, **ROBUST)),
     }
     loaded = {way: load_run_data(data_path, config) for way, (_, config) in ways.items()}
     whole = load_run_data(data_path, plain)

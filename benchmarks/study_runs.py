@@ -38,7 +38,7 @@ VARIANTS = {
     "offline, robust": Variant(method="offline", blend=ROBUST),
     "online": Variant(method="online"),
     "online, robust": Variant(method="online", blend=ROBUST),
-    "rgb x3": Variant(method="uni:rgb", longer=3),
+    "rgb x4": Variant(method="uni:rgb", longer=4),
     "naive x3": Variant(method="naive", longer=3),
     "equal x3": Variant(method="equal", longer=3),
 }

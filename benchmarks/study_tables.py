@@ -13,6 +13,9 @@ from gblend.ensemble import join_runs
 from gblend.heads import FUSED
 from gblend.records import HeadScore, RunResult, read_json, read_lines, run_result
 
+BUILDS_ON = {"pretrain": ("uni:rgb", "uni:logmel"), "offline": ("uni:rgb", "uni:logmel", "naive")}
+"""Method to the variants whose runs it reads."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
@@ -59,12 +62,16 @@ class Cell:
         return found
 
     def cost(self, variant: str, way: str) -> tuple[float, float]:
-        """Branch epochs and CPU seconds of one run by itself, means over the seeds."""
+        """Branch epochs and CPU seconds of a run and all that it builds on, means over the seeds."""
         rate = self.rate(variant, way)
         results = [self.result(variant, rate, seed) for seed in self.seeds]
-        places = [place(self.setup, variant, rate, seed) for seed in self.seeds]
-        cpu_s = [json.loads((where / CPU_FILE).read_text()) for where in places]
-        return statistics.mean(r.branch_epochs for r in results), statistics.mean(cpu_s)
+        builds_on = BUILDS_ON.get(variants_of(self.setup)[variant].method, ())
+        cpu_s = [
+            json.loads((place(self.setup, name, rate, seed) / CPU_FILE).read_text())
+            for name in (variant, *builds_on)
+            for seed in self.seeds
+        ]
+        return statistics.mean(r.branch_epochs for r in results), math.fsum(cpu_s) / len(self.seeds)
 
 
 def _way(result: RunResult, split: str, way: str) -> HeadScore:

@@ -2,11 +2,11 @@ r"""What moves the weights? Every way of estimating them, from the full-length p
 
     python -m benchmarks.study_weights sets/both-300/data --out study --epochs 30 [--rate 0.01] [--seeds 5]
 
-The first n epochs of a full-length probe are the probe of length n that an online run starts with, so one set of runs
-serves every length, end point, measure and rule; nothing is trained. Per way: the weights, mean and sd over the seeds,
-how far they are from equal weights, and the share of the weight that another V or another seed would move (`moved`
-from the bootstrap, `seeds` as half the mean absolute difference between two seeds): where these are as large as the
-distance to equal weights, the estimate says nothing.
+The first n epochs of a full-length probe are, but for its random numbers, the probe of length n that an online run
+starts with, so one set of runs serves every length, end point, measure and rule; nothing is trained. Per way: the
+weights, mean and sd over the seeds; how far their mean is from equal weights; and the share of the weight that another
+V would move (from the bootstrap) and that another seed does (half the sum of absolute differences, mean over pairs of
+seeds). Where these are as large as the distance to equal weights, the estimate says nothing.
 """
 
 import argparse

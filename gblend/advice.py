@@ -1,6 +1,6 @@
 """What to train and how to read it, by the runs of one comparison; and whether estimated weights were worth their cost.
 
-The table compares methods by their primary head, as the paper does. A user has a wider choice: which training, and
+The table compares methods by one way of predicting for all. A user has a wider choice: which training, and
 which way of predicting with the heads it leaves. It is made on the validation split, separately for three needs: one
 training run, one network to serve whatever its training cost, and anything, ensembles included. Numbers are those of
 the table's split, so the choice does not flatter them.

@@ -44,7 +44,7 @@ class BlendConfig:
     weight_cap: float = 1.0
     """No weight above this; what is cut off goes to the others in equal parts. At least 1 / (k + 1); 1 is the paper."""
     fused_floor: float = 0.0
-    """No weight of the fused head below this, because it is the one that predicts; the others make room in
+    """No weight of the fused head below this, for where it is the one that predicts; the others make room in
     proportion. 0 is the paper."""
     scale: Literal["one", "heads"] = "one"
     """What the loss weights of a task's heads add up to: 1, or the number of its heads; ``uncertainty`` starts from

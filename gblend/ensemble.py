@@ -1,8 +1,7 @@
 """Ensembles of finished runs: what their networks say together, at no training of its own (Du et al., ICML 2023).
 
 The full-length probes of a comparison are the single-modality and the naive networks, so this control is always there.
-It is judged by the way that networks of several heads are judged by; where that is the fused head, which it has not, by
-the mean of their probabilities. All other ways are scored beside it.
+It predicts by the mean of their probabilities; the best of them on V, and the stack fitted on V, are scored beside it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,25 +22,22 @@ class Ensemble:
     """Per task key (`gblend.heads`) and split, V among them: every head, named ``<member>/<branch>``."""
     predictions: PredictionScores
     """Every way of joining them, on every split but V."""
-    way: str
-    """The one it is judged by."""
 
     @property
     def scores(self) -> dict[str, dict[str, HeadScore]]:
-        """What it is judged by, per split: of every task, and of all together."""
+        """What it is judged by: per split, the mean of every task, and of all together."""
         return {
-            split: {way: score for way, score in ways.items() if branch_of(way) == self.way}
+            split: {way: score for way, score in ways.items() if branch_of(way) == MEAN}
             for split, ways in self.predictions.scores.items()
         }
 
 
-def join_runs(members: Mapping[str, str], keys: Iterable[str] = ("",), *, way: str = MEAN) -> Ensemble:
+def join_runs(members: Mapping[str, str], keys: Iterable[str] = ("",)) -> Ensemble:
     """The predictions of finished runs, joined.
 
     Args:
         members: Run directory by the name of the member.
         keys: Of the tasks (`gblend.heads`).
-        way: What it is judged by.
 
     Raises:
         ValueError: A run that left no predictions, or runs that answered for different clips.
@@ -53,4 +49,4 @@ def join_runs(members: Mapping[str, str], keys: Iterable[str] = ("",), *, way: s
         joined[key] = {
             split: join_outputs({name: outputs[split] for name, outputs in said.items()}) for split in splits
         }
-    return Ensemble(outputs=joined, predictions=score_tasks(joined), way=way)
+    return Ensemble(outputs=joined, predictions=score_tasks(joined))

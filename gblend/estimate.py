@@ -130,6 +130,8 @@ def estimate(
     ruled = apply_rules(found.weights, rules, alive=alive, previous=previous)
     resampled = apply_rules(resamples.weights, rules, alive=resamples.alive, previous=previous).weights
     moved = float(0.5 * np.abs(resampled - ruled.weights).sum(axis=1).mean())
+    # Shrunk weights hardly move, because most of them is not estimated: what is must be judged before.
+    estimate_moved = float(0.5 * np.abs(resamples.weights - found.weights).sum(axis=1).mean())
     low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
     clips = [int(probe.start_valid.counted.sum()) for probe in probes.values()]
     return EstimateRecord(
@@ -156,7 +158,7 @@ def estimate(
         shrinkage=float(rules.shrinkage),
         loss_total=config.total(len(heads)),
         reason="; ".join([*([found.reason] if found.reason else []), *ruled.reasons]),
-        warnings=_warnings(heads, clips, moved),
+        warnings=_warnings(heads, clips, moved, estimate_moved=estimate_moved, shrinkage=float(rules.shrinkage)),
     )
 
 
@@ -239,13 +241,17 @@ def _resampled_weights(
     return _Resamples(weights=weights, alive=measured(generalization, overfitting))
 
 
-def _warnings(heads: Sequence[str], clips: Sequence[int], moved: float) -> tuple[str, ...]:
+def _warnings(
+    heads: Sequence[str], clips: Sequence[int], moved: float, *, estimate_moved: float = 0.0, shrinkage: float = 0.0
+) -> tuple[str, ...]:
     """What a reader must know before believing the weights.
 
     >>> _warnings(["rgb", "fused"], [400, 400], 0.05)
     ()
     >>> _warnings(["rgb", "fused"], [40, 40], 0.31)[0][:76]
     'another V of 40 clips would move 31% of the weight from head to head: these '
+    >>> _warnings(["rgb", "fused"], [40, 40], 0.02, estimate_moved=0.31, shrinkage=0.9)[0][:76]
+    'another V of 40 clips would move 31% of the weight that was estimated: 90% o'
     """
     few = [f"{head} ({count})" for head, count in zip(heads, clips, strict=True) if count < FEW_CLIPS]
     found = []
@@ -258,5 +264,11 @@ def _warnings(heads: Sequence[str], clips: Sequence[int], moved: float) -> tuple
         found.append(
             f"another V of {min(clips)} clips would move {moved:.0%} of the weight from head to head: these weights "
             "are mostly chance; hold out more clips (--blend.holdout-share) or use method equal"
+        )
+    elif estimate_moved > MUCH_WEIGHT and shrinkage > 0:
+        found.append(
+            f"another V of {min(clips)} clips would move {estimate_moved:.0%} of the weight that was estimated: "
+            f"{shrinkage:.0%} of equal weights stand in its place; for more of the estimate hold out more clips "
+            "(--blend.holdout-share)"
         )
     return tuple(found)

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gblend.aggregate import HeadEstimate, LossCurve, Step, estimate_steps, groups, loss_curves
 from gblend.heads import branches_of
+from gblend.methods import ENSEMBLES
 from gblend.runs import Run
 from gblend.svg import INK, MUTED, PAPER, head_ink, panel
 from gblend.table import ComparisonTable, MethodRow, head_order
@@ -36,22 +37,23 @@ class Figure:
 
 
 def all_heads(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Every branch of every run: decides the colours, so all figures of a page get the same tuple."""
-    return head_order(branches_of(head for run in runs for head in run.result.heads))
+    """Every branch that some run trained. Where a branch stands decides its colour, also in the tables' figures, whose
+    heads are these and, after them, ways of predicting.
+    """
+    trained = (run.result.heads for run in runs if run.result.method not in ENSEMBLES)
+    return head_order(branches_of(head for heads in trained for head in heads))
 
 
 def accuracy_figure(table: ComparisonTable) -> Figure:
-    """The table's metric by method: one panel of the heads that predict, one of every head inside the joint runs."""
+    """The table's metric by method: one panel of what predicts, one of every head inside the joint runs beside it."""
     joint = [row for row in table.rows if len(table.scores(row)) > 1]
     rows = [row for row in table.rows if math.isfinite(_mean(table, row, row.primary))]
     if not rows:
         return Figure(missing=f"No run has a score on the {table.split} split.")
     place = "" if not table.task else str(table.tasks.index(table.task))
-    panels = [_accuracy_panel(table, rows, f"accuracy{place}", "The head that predicts", primary_only=True)]
+    panels = [_accuracy_panel(table, rows, f"accuracy{place}", "What predicts", primary_only=True)]
     if joint:
-        panels.append(
-            _accuracy_panel(table, joint, f"heads{place}", "Every head of the joint runs", primary_only=False)
-        )
+        panels.append(_accuracy_panel(table, joint, f"heads{place}", "Inside the joint runs", primary_only=False))
     return Figure(panels=tuple(panels))
 
 

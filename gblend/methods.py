@@ -23,6 +23,7 @@ several tasks every branch has a head for each, and a branch trains all of its o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gblend.blend_config import ROBUST
 from gblend.config import BlendConfig, TrainConfig
 from gblend.heads import FUSED
 from schemas import Task
@@ -40,6 +41,9 @@ ESTIMATORS = ("tracked", "offline", "online")
 """Methods whose weights are estimated from O and G."""
 
 PLAIN = BlendConfig()
+
+DEFAULTS = {name: (getattr(PLAIN, name), ROBUST.get(name)) for name in BlendConfig.__dataclass_fields__}
+"""Values that recipes have: nobody asked for them who runs a method that does not read them."""
 
 ONE_TASK: Mapping[str, Task] = {}
 
@@ -59,7 +63,7 @@ READERS = {
     "scale": ("equal", "uncertainty", *ESTIMATORS),
     "ogm_alpha": ("ogm-ge",),
 }
-"""Settings of ``blend`` that some methods read; where none of these runs, any value but the default is refused."""
+"""Settings of ``blend`` that some methods read; where none of these runs, only values of `DEFAULTS` are taken."""
 
 DROPOUT = 0.5
 """Of the method ``dropout``, unless the configuration has some already."""
@@ -114,7 +118,7 @@ def check_methods(
     blend.check_heads(len(modalities) + 1)
     for name, readers in READERS.items():
         value = getattr(blend, name)
-        if value != getattr(PLAIN, name) and not set(readers) & set(methods):
+        if value not in DEFAULTS[name] and not set(readers) & set(methods):
             raise ValueError(
                 f"blend.{name} is read by {', '.join(readers)} only, not by {', '.join(methods)}; leave it out"
             )

@@ -24,6 +24,9 @@ Truth = Bool[np.ndarray, "clips classes"]
 CHUNK_BYTES = 32 * 2**20
 """Of one double-precision array of scores worked on at once."""
 
+DECIMALS = 6
+"""Of a class's metrics: as many as single precision holds."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiLabelScore:
@@ -174,9 +177,10 @@ def rank_clips(scores: Scores, truth: Truth) -> ClassRanking:
     precision, area = np.full((2, scores.shape[1]), np.nan)
     for at in np.flatnonzero(truth.any(axis=0)):
         places, has = _places(scores[:, at], truth[:, at])
-        precision[at] = float(binary_average_precision(places, has, validate_args=False))
+        # Single precision inside: without rounding, the area of a class that is told apart perfectly may exceed 1.
+        precision[at] = round(float(binary_average_precision(places, has, validate_args=False)), DECIMALS)
         if not has.all():
-            area[at] = float(binary_auroc(places, has, validate_args=False))
+            area[at] = round(float(binary_auroc(places, has, validate_args=False)), DECIMALS)
     return ClassRanking(average_precision=precision, roc_auc=area)
 
 

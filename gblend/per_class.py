@@ -89,7 +89,9 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
     seeds = tuple(sorted(set(found[joint]) & set(found[table.best_single])))
     per_seed = []
     for seed in seeds:
-        ours, theirs = (_said(found[method][seed], table) for method in (joint, table.best_single))
+        ours, theirs = (
+            answers_of(found[method][seed], split=table.split, task=table.task) for method in (joint, table.best_single)
+        )
         if ours is None or theirs is None:
             return None
         per_seed.append(compare_classes(ours, theirs))
@@ -121,7 +123,7 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
 
 
 def best_joint(table: ComparisonTable) -> str | None:
-    """The method on all modalities whose predicting head is best on the validation split, by its mean."""
+    """The method on all modalities that predicts best on the validation split, by its mean."""
     rows = [row for row in table.rows if not row.method.startswith("uni:")]
     scored = {row.method: row.val[row.primary].mean for row in rows if row.primary in row.val}
     finite = [method for method, value in scored.items() if math.isfinite(value)]
@@ -162,10 +164,10 @@ def compare_classes(joint: ClassAnswers, single: ClassAnswers) -> ClassDifferenc
         return ClassDifferences(clips=clips, gains=(right[0] - right[1]) / clips)
 
 
-def _said(run: Run, table: ComparisonTable) -> ClassAnswers | None:
+def answers_of(run: Run, *, split: str, task: str = "") -> ClassAnswers | None:
     """What a run predicts by what it is judged by; None where it kept no predictions of the split."""
     try:
-        outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}", table.task).get(table.split)
+        outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}", task).get(split)
     except ValueError:  # A run that was copied without them.
         return None
     if outputs is None:
@@ -175,5 +177,5 @@ def _said(run: Run, table: ComparisonTable) -> ClassAnswers | None:
         at = outputs.heads.index(way)
         said = Said(log_probs=outputs.log_probs[at], answered=np.asarray(outputs.usable()[at]))
     else:
-        said = dict(ways(outputs, choice_of(found, outputs.heads, table.task)))[way]
+        said = dict(ways(outputs, choice_of(found, outputs.heads, task)))[way]
     return ClassAnswers(log_probs=said.log_probs, answered=said.answered, labels=outputs.labels)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import fsspec
 
-from gblend.heads import FUSED, branches_of, head_name
+from gblend.heads import FUSED, branch_of, branches_of, head_name, of_each_task
 
 BEST_HEAD, MEAN, STACK, REFIT = "best-head", "mean", "stack", "refit"
 """Names of ways of predicting (`gblend.predictions`); the last is by a fused head trained anew on the run's frozen
@@ -200,6 +200,24 @@ class RunResult:
         name = head_name(task, self.primary)
         ways = {} if self.predictions is None else self.predictions.scores.get(split, {})
         return self.scores.get(split, {}).get(name, ways.get(name))
+
+
+def judged_by(result: RunResult, way: str) -> RunResult:
+    """The same run judged by another way of predicting; a network of one head has one way, an ensemble no fused head,
+    for which its mean stands in.
+    """
+    if result.predictions is None or len(branches_of(result.heads)) > 1:
+        return dataclasses.replace(result, predict_by=way)
+    own = MEAN if way == FUSED else way
+    return dataclasses.replace(
+        result,
+        heads=tuple(head_name(key, own) for key in of_each_task(result.heads)),
+        scores={
+            split: {name: score for name, score in ways.items() if branch_of(name) == own}
+            for split, ways in result.predictions.scores.items()
+        },
+        predict_by=way,
+    )
 
 
 def to_json(record: Any) -> Any:

@@ -50,7 +50,7 @@ class Cell:
     sd: str = ""
     """Formatted; empty for one seed."""
     style: str = ""
-    """CSS class: ``primary`` for the head that predicts, ``noise`` for a difference within noise."""
+    """CSS class: ``primary`` for what predicts, ``noise`` for a difference within noise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +147,7 @@ def render_report(
         figures=_figures(runs, tables, gains),
         estimates=_estimates(runs),
         heads=list(zip(heads, range(len(heads)), strict=True)),
-        palettes=(Markup(palette_css(heads, dark=False)), Markup(palette_css(heads, dark=True))),
+        palettes=tuple(Markup(palette_css(table.heads, dark=dark)) for dark in (False, True)),
         samples=[_sample_view(sample, index) for index, sample in enumerate(samples)],
         wheel=flow_wheel() if any(sample.flow is not None for sample in samples) else "",
         dataset=dataset_summary,
@@ -207,7 +207,7 @@ def _baselines(table: ComparisonTable) -> list[str]:
 
 
 def _cells(table: ComparisonTable, method: str) -> list[Cell]:
-    """One cell per head, one per other metric of the head that predicts, then one per baseline."""
+    """One cell per head, one per other metric of what predicts, then one per baseline."""
     row = table.row(method)
     assert row is not None
     scores = table.scores(row)
@@ -273,10 +273,11 @@ def _joined(figures: Sequence[Figure]) -> Figure:
 def _figures(
     runs: Sequence[Run], tables: Sequence[ComparisonTable], gains: Sequence[ClassGains | None]
 ) -> dict[str, FigureView]:
-    heads = all_heads(runs)
-    legend = list(zip(heads, range(len(heads)), strict=True))
-
     main = tables[0]
+    legends = {
+        "accuracy": list(zip(main.heads, range(len(main.heads)), strict=True)),
+        "others": list(zip(heads := all_heads(runs), range(len(heads)), strict=True)),
+    }
     scores = "Accuracy" if main.metric == ACCURACY else "Scores" if len(tables) > 1 else metric_words(main.metric)
     said = " ".join(
         f"{found.task}: {text}" if found.task else text for found in tables for text in [accuracy_caption(found)]
@@ -292,7 +293,7 @@ def _figures(
             title=title,
             panels=tuple(Markup(svg) for svg in figure.panels),
             caption=f"{caption} {figure.note}".strip() if figure.panels else figure.missing,
-            legend=legend if figure.panels else [],
+            legend=legends.get(key, legends["others"]) if figure.panels else [],
             wide=wide,
         )
 

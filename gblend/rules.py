@@ -1,8 +1,8 @@
 """What may be done to estimated weights before a run uses them: the part of robust mode that acts on weights.
 
-Estimates of O and G from few clips give weights near 0 and 1 from noise alone, and a fused head of weight 0 is not
-trained, though it predicts. Each rule is off by default (the paper has none) and they apply in this order, so that the
-two limits hold in the end:
+Estimates of O and G from few clips give weights near 0 and 1 from noise alone, and a head of weight 0 is not trained,
+though it may predict. The paper has none of these rules, and each is off unless a recipe sets it. They apply in this
+order, so that the two limits hold in the end:
 
     shrink   (1 - s) w + s / (k + 1)                         ``shrinkage``
     smooth   (1 - m) w + m (previous final weights)          ``smoothing``

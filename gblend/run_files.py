@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from gblend.config import TrainConfig
 from gblend.data import RunData
 from gblend.methods import RunSpec
-from gblend.records import RunResult, read_json, run_result
+from gblend.records import RunResult, judged_by, read_json, run_result
 
 CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
 HISTORY_FILE, WEIGHTS_FILE, LOSSES_FILE = "history.jsonl", "weights.jsonl", "losses.npz"
 CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predictions.npz"
+
+PREDICT_BY = "predict_by"
+"""The one setting that a finished run may differ in: it decides how the run is read, not what it is."""
 
 
 def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: s
 
 
 def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
-    """The result of a finished run, None when there is none.
+    """The result of a finished run, judged as ``settings`` say; None when there is none.
 
     Raises:
         ValueError: It was made with other settings.
@@ -51,17 +54,17 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
     if not fs.exists(f"{place}/{RESULT_FILE}"):
         return None
     found = read_json(f"{directory}/{CONFIG_FILE}")
-    if found != settings:
-        changes = [
-            f"{key}: {found.get(key)} there, {settings.get(key)} now"
-            for key in sorted({*found, *settings})
-            if found.get(key) != settings.get(key)
-        ]
+    changes = [
+        f"{key}: {found.get(key)} there, {settings.get(key)} now"
+        for key in sorted({*found, *settings} - {PREDICT_BY})
+        if found.get(key) != settings.get(key)
+    ]
+    if changes:
         raise ValueError(
             f"{directory} holds a finished run with other settings ({'; '.join(changes)}); "
             "choose another --out or delete it"
         )
-    return run_result(read_json(f"{directory}/{RESULT_FILE}"))
+    return judged_by(run_result(read_json(f"{directory}/{RESULT_FILE}")), settings[PREDICT_BY])
 
 
 def save_checkpoint(module: nn.Module, path: str) -> None:

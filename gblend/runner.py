@@ -16,7 +16,7 @@ from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, RunSpec, config_of, ne
 from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
 from gblend.outputs import save_outputs
-from gblend.records import MEAN, RunResult, to_json, write_json, write_lines
+from gblend.records import MEAN, RunResult, judged_by, to_json, write_json, write_lines
 from gblend.refit import refit
 from gblend.run_files import (
     CHECKPOINT_FILE,
@@ -63,12 +63,8 @@ class Runner:
         if collective.everywhere(finished is not None, device=self.device) and finished is not None:
             return finished
         started_s = time.monotonic()
-        if spec.method in ENSEMBLES:
-            way = MEAN if self.config.predict_by == FUSED else self.config.predict_by
-            work = join_runs(needed or {}, self.data.tasks, way=way)
-        else:
-            work = self._train(spec, needed or {})
-        result = self._result(spec, work, started_s)
+        work = join_runs(needed or {}, self.data.tasks) if spec.method in ENSEMBLES else self._train(spec, needed or {})
+        result = judged_by(self._result(spec, work, started_s), self.config.predict_by)
         if collective.rank() == 0:
             _write_run(directory, settings, self.data, work, result)
         collective.wait_for_all()
@@ -100,7 +96,7 @@ class Runner:
         return RunResult(
             method=spec.method,
             seed=spec.seed,
-            heads=head_names(self.data.tasks, (work.way,)) if isinstance(work, Ensemble) else work.model.head_names,
+            heads=head_names(self.data.tasks, (MEAN,)) if trained is None else trained.model.head_names,
             epochs=self.config.epochs,
             scores=work.scores,
             predictions=work.predictions,
@@ -120,7 +116,6 @@ class Runner:
             workers=collective.world_size(),
             kept_epoch=None if trained is None else trained.kept_epoch,
             refit_epochs=self.config.blend.refit_epochs if refitted else 0,
-            predict_by=self.config.predict_by,
         )
 
 

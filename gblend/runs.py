@@ -12,6 +12,7 @@ from gblend.records import (
     RunResult,
     epoch_record,
     estimate_record,
+    judged_by,
     read_json,
     read_lines,
     run_result,
@@ -27,7 +28,7 @@ class Run:
     config: dict[str, Any]
     """``config.json``; empty where there is none."""
     result: RunResult
-    """``result.json``."""
+    """``result.json``, judged as asked for."""
     history: tuple[EpochRecord, ...]
     """``history.jsonl``, by epoch."""
     estimates: tuple[EstimateRecord, ...]
@@ -36,8 +37,8 @@ class Run:
     """Where it lies, for what is read only when needed; empty for a run that was never written."""
 
 
-def load_run(directory: str) -> Run:
-    """Read one run directory."""
+def load_run(directory: str, predict_by: str | None = None) -> Run:
+    """Read one run directory; ``predict_by`` is what it is to be judged by, None: what it was judged by."""
     fs, place = fsspec.core.url_to_fs(directory)
     base = directory.rstrip("/")
     if not fs.exists(place):
@@ -45,10 +46,11 @@ def load_run(directory: str) -> Run:
     if not fs.exists(f"{place}/result.json"):
         raise ValueError(f"{directory} holds no result.json; is it a run directory, and has its run finished?")
     try:
+        result = run_result(read_json(f"{base}/result.json"))
         return Run(
             name=base.rsplit("/", 1)[-1],
             config=read_json(f"{base}/config.json") if fs.exists(f"{place}/config.json") else {},
-            result=run_result(read_json(f"{base}/result.json")),
+            result=result if predict_by is None else judged_by(result, predict_by),
             history=tuple(sorted(map(epoch_record, read_lines(f"{base}/history.jsonl")), key=lambda r: r.epoch)),
             estimates=tuple(sorted(map(estimate_record, read_lines(f"{base}/weights.jsonl")), key=lambda r: r.epoch)),
             directory=base,
@@ -57,16 +59,16 @@ def load_run(directory: str) -> Run:
         raise ValueError(f"{directory} was not written by this version of gblend ({error}); rerun it") from error
 
 
-def load_runs(directory: str) -> list[Run]:
+def load_runs(directory: str, predict_by: str | None = None) -> list[Run]:
     """Every finished run of a comparison directory (``runs/<name>/``), by name; of a run directory, that run alone."""
     fs, place = fsspec.core.url_to_fs(directory)
     if not fs.isdir(f"{place}/runs"):
-        return [load_run(directory)]
+        return [load_run(directory, predict_by)]
     unfinished = unfinished_runs(directory)
     finished = [name for name in _run_names(directory) if name not in unfinished]
     if not finished:
         raise ValueError(f"{directory}/runs holds no finished run (none has a result.json); let the comparison finish")
-    return [load_run(f"{directory.rstrip('/')}/runs/{name}") for name in finished]
+    return [load_run(f"{directory.rstrip('/')}/runs/{name}", predict_by) for name in finished]
 
 
 def unfinished_runs(directory: str) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A method's primary head minus a baseline's, paired by seed."""
+    """What a method is judged by minus what a baseline is, paired by seed."""
 
     against: str
     """Method that served as the baseline, for example ``uni:rgb``."""
@@ -109,7 +109,7 @@ class ComparisonTable:
     many clips. That the methods share the clips is not used, which errs towards calling a difference noise. None for a
     metric that is no share of the clips."""
     clips: int
-    """Clips of the split the primary heads were scored on, the fewest of any run; 0 without scores. Of the mean of
+    """Clips of the split that runs were judged on, the fewest of any run; 0 without scores. Of the mean of
     several tasks' metrics, the tasks' clips added up."""
     min_seeds: int
     """Fewest seeds of any method."""
@@ -128,6 +128,12 @@ class ComparisonTable:
     def clips_words(self) -> str:
         """`clips` in a sentence."""
         return f"{self.clips} {self.split} clips{' (added up over the tasks)' if self.metric == MEAN_OF_TASKS else ''}"
+
+    @property
+    def way_words(self) -> str:
+        """What networks of several heads are judged by, in a sentence; those of one head are judged by that."""
+        way = next((row.primary for row in self.rows if len(self.scores(row)) > 1), FUSED)
+        return {MEAN: "the mean", STACK: "the stack", BEST_HEAD: "the best on V"}.get(way, "the fused one")
 
     @property
     def measure(self) -> str:
@@ -215,6 +221,11 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
     """The table of these runs for one task, or for the only one, or all together: one row per method."""
     if not results:
         raise ValueError("no run to compare; give at least one finished run")
+    found = sorted({result.predict_by for result in results if len(branches_of(result.heads)) > 1})
+    if len(found) > 1:
+        raise ValueError(
+            f"networks of several heads are judged by {' and by '.join(found)}; choose one for all with --predict-by"
+        )
     tasks = tuple(key for key in of_each_task(head for result in results for head in result.heads) if key)
     results = [_of_task(result, task) for result in results]
     runs: dict[str, dict[int, RunResult]] = defaultdict(dict)
@@ -331,7 +342,7 @@ def _noise_95(scores: Sequence[Spread]) -> float | None:
 
 
 def _clips_95(scores: Sequence[HeadScore]) -> float | None:
-    """Two binomials: 1.96 * sqrt(2 p (1 - p) / clips), p the mean accuracy of the primary heads."""
+    """Two binomials: 1.96 * sqrt(2 p (1 - p) / clips), p the mean accuracy of what runs are judged by."""
     if not scores or scores[0].metric != ACCURACY:
         return None
     p = spread(score.value for score in scores).mean

@@ -107,7 +107,8 @@ def _note(table: ComparisonTable) -> str:
     best = f" Best single modality by validation {table.measure}: {table.best_single}." if table.best_single else ""
     spreads = "mean ± sample sd over seeds; " if table.min_seeds > 1 else ""
     measure = table.measure[:1].upper() + table.measure[1:] if table.metric == ACCURACY else table.measure
-    of = f"{measure} on {table.split}, {spreads}differences of the primary head, paired by seed."
+    judged = f"the only head or, of several, {table.way_words}"
+    of = f"{measure} on {table.split}, {spreads}differences of {judged}, paired by seed."
     others = ", ".join(map(metric_words, other_metrics(table)))
-    extra = f" Of the same head: {others}." if others else ""
+    extra = f" Also of what predicts: {others}." if others else ""
     return f"{of}{extra}{best}\n{COST}"

@@ -122,12 +122,28 @@ def _facts(table: ComparisonTable, top: MethodRow) -> list[str]:
             )
     sentences = [f"{_capital(method_name(method))} is {_join(parts)}." for method, parts in facts.items()]
     naive = table.row("naive")
+    if naive is not None and (inside := _fused_against(table, naive)):
+        sentences.append(
+            f"Networks of several heads are judged by {table.way_words} of their heads, naive ones by the fused head, "
+            f"their only one. Fused head against fused head, {_join(inside)} {method_name('naive')}."
+        )
     costs = [
         f"{method_name(row.method)} {row.branch_epochs:g}" for row in table.rows if not row.method.startswith("uni:")
     ]
     if naive is not None and len(costs) > 1:
         sentences.append(f"Cost in branch epochs, probes included: {_join(costs)}.")
     return sentences
+
+
+def _fused_against(table: ComparisonTable, naive: MethodRow) -> list[str]:
+    """How far the fused heads of methods that are judged by something else are from naive training's."""
+    baseline = table.scores(naive).get(FUSED)
+    found = []
+    for row in table.rows:
+        own = table.scores(row).get(FUSED)
+        if own is not None and baseline is not None and row.primary != FUSED and row.seeds == naive.seeds:
+            found.append(f"{method_name(row.method)} is {distance(own.mean - baseline.mean)}")
+    return found
 
 
 def distance(value: float) -> str:

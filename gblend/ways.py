@@ -1,6 +1,6 @@
 """Every way of predicting beside each other: the second table of a comparison.
 
-The first table judges a method by its primary head, as the paper does. One training of all heads leaves more: this one
+The first table judges all methods by one way of predicting. One training of all heads leaves more: this one
 shows what the same networks reach by the fused head, by it refitted on frozen trunks, by the head that is best on V, by
 the mean of all heads and by their stack fitted on V, and how far each is from the best single modality, paired by seed.
 """

@@ -58,7 +58,7 @@ def compare(
         flush=True,
     )
     carry_out(plan, compute, storage=out)
-    runs = [load_run(directory) for directory in plan.places.values()]
+    runs = [load_run(directory, config.predict_by) for directory in plan.places.values()]
     results = [run.result for run in runs]
     tables = comparison_tables(results)
     ways = [way_rows(results, table) for table in tables]

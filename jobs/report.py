@@ -8,9 +8,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from gblend.config import InputConfig
 from gblend.report import write_report
+from gblend.run_files import PREDICT_BY
 from gblend.runs import Run, load_runs, unfinished_runs
 from gblend.samples import SampleClip, load_samples
 from gblend.summary import DatasetSummary, summarize_dataset
@@ -25,6 +27,7 @@ def report(
     title: str = "Gradient-Blending report",
     data: str = "",
     clips_per_split: int = 2,
+    predict_by: Literal["fused", "best-head", "mean", "stack"] | None = None,
 ) -> str:
     """Write one HTML page about finished runs: verdict, methods, overfitting curves, OGR, weights, clips, data.
 
@@ -34,13 +37,15 @@ def report(
         title: Heading of the page.
         data: Dataset directory for the sample clips and the data section; as in the runs' settings when not given.
         clips_per_split: Sample clips to show of every split; 0 for none.
+        predict_by: What networks of several heads are judged by; as in the runs' settings when not given.
     """
     if not runs:
         raise ValueError("no run given; name at least one run directory or comparison directory")
-    found = [loaded for directory in runs for loaded in load_runs(directory)]
+    found = [loaded for directory in runs for loaded in load_runs(directory, predict_by)]
     unfinished = [name for directory in runs for name in unfinished_runs(directory)]
     notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
-    command = shlex.join(["gblend", "report", *runs, "--out", out])
+    way = ["--predict-by", predict_by] if predict_by else []
+    command = shlex.join(["gblend", "report", *runs, "--out", out, *way])
     return write_page(
         found, out=out, title=title, data=data, clips_per_split=clips_per_split, notes=notes, command=command
     )
@@ -71,8 +76,10 @@ def write_page(
 
 
 def differing_settings(runs: list[Run]) -> list[str]:
-    """A note when runs differ in more than method and seed: their scores then do not compare methods."""
-    keys = sorted({key for run in runs for key in run.config} - {"method", "seed", "blend"})
+    """A note when runs differ in more than method and seed: their scores then do not compare methods. By what they are
+    judged is no such difference: a table has one way for all.
+    """
+    keys = sorted({key for run in runs for key in run.config} - {"method", "seed", "blend", PREDICT_BY})
     differing = [key for key in keys if any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
     if not differing:
         return []

@@ -47,7 +47,7 @@ def train(
         place=lambda run: out if run.method == method else f"{out}/probes/{run.name}",
     )
     carry_out(plan, compute, storage=out)
-    finished = load_run(out)
+    finished = load_run(out, config.predict_by)
     print(describe(finished.result))
     write_page([finished], out=f"{out}/report.html", title=f"{method} on {data}", data=data, command=command_line())
     return out

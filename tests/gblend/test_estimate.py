@@ -339,6 +339,18 @@ def test_weights_that_are_mostly_chance_carry_a_warning():
     assert "of the weight from head to head: these weights are mostly chance" in warning
 
 
+def test_a_chance_estimate_that_shrinkage_has_made_safe_still_carries_a_warning():
+    def still(seed):
+        rng = np.random.default_rng(seed)
+        return probe(*(2.0 + rng.normal(0, 0.3, (4, 60))))
+
+    found = run({head: still(seed) for seed, head in enumerate(("rgb", "fused"))}, BlendConfig(shrinkage="noise"))
+    (warning,) = found.warnings
+    assert found.weights_moved < 0.2
+    assert warning.startswith("another V of 60 clips would move ")
+    assert f": {found.shrinkage:.0%} of equal weights stand in its place" in warning
+
+
 def test_the_weight_that_resamples_move_is_about_what_the_choice_of_v_has_misplaced():
     """Many data sets of which the true G and O are known."""
     generalization, overfitting = np.array([0.7, 0.3, 0.6]), np.array([0.5, 0.9, 0.6])

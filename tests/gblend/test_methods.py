@@ -4,6 +4,7 @@ import pytest
 
 from gblend.config import BlendConfig, ModelConfig
 from gblend.methods import RunSpec, all_methods, check_methods, config_of, needed_runs, with_needed
+from jobs.recipes import RECIPES
 from tests.gblend.tiny import MODALITIES, tiny_config
 
 PAIR = ("rgb", "logmel")
@@ -52,6 +53,12 @@ def test_every_method_is_accepted_for_the_modalities_it_is_listed_for():
     check_methods(
         all_methods(PAIR), PAIR, tiny_config(blend=BlendConfig(first_epochs=2, fixed_weights=(0.2, 0.3, 0.5)))
     )
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("method", [name for name in all_methods(MODALITIES) if name not in ("fixed", "tracked")])
+def test_every_recipe_can_run_every_method_by_itself(recipe, method):
+    check_methods([method], MODALITIES, RECIPES[recipe]())
 
 
 def test_one_modality_cannot_be_blended():

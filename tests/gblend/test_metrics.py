@@ -121,14 +121,14 @@ def test_joint_top_k_needs_no_more_memory_than_the_answers():
 def test_average_precision_is_scikit_learns(steps):
     scores, truth = answers(steps=steps)
     rival = [sklearn.metrics.average_precision_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
-    np.testing.assert_allclose(rank_clips(scores, truth).average_precision, rival, rtol=1e-6)
+    np.testing.assert_allclose(rank_clips(scores, truth).average_precision, rival, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_the_area_under_the_curve_is_scikit_learns(steps):
     scores, truth = answers(steps=steps)
     rival = [sklearn.metrics.roc_auc_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
-    np.testing.assert_allclose(rank_clips(scores, truth).roc_auc, rival, rtol=1e-6)
+    np.testing.assert_allclose(rank_clips(scores, truth).roc_auc, rival, atol=1e-6)
 
 
 def test_nan_and_infinite_answers_rank_as_places_that_scikit_learn_is_told():
@@ -141,9 +141,9 @@ def test_nan_and_infinite_answers_rank_as_places_that_scikit_learn_is_told():
     found = rank_clips(scores, truth)
     for c in range(6):
         assert found.average_precision[c] == pytest.approx(
-            sklearn.metrics.average_precision_score(truth[:, c], told[:, c]), rel=1e-6
+            sklearn.metrics.average_precision_score(truth[:, c], told[:, c]), abs=1e-6
         )
-        assert found.roc_auc[c] == pytest.approx(sklearn.metrics.roc_auc_score(truth[:, c], told[:, c]), rel=1e-6)
+        assert found.roc_auc[c] == pytest.approx(sklearn.metrics.roc_auc_score(truth[:, c], told[:, c]), abs=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -164,6 +164,13 @@ def test_mean_label_ranking_is_torchmetrics():
         torch.tensor(scores).sigmoid(), torch.tensor(truth).long(), num_labels=truth.shape[1]
     )
     assert score_multi_label(scores, truth).label_ranking == pytest.approx(float(rival), abs=1e-6)
+
+
+@pytest.mark.parametrize(("clips", "positive"), [(14, 3), (20, 7), (400, 3)])
+def test_a_class_that_is_told_apart_perfectly_has_an_area_of_one_and_an_endless_d_prime(clips, positive):
+    truth = (np.arange(clips) < positive)[:, None]
+    found = score_multi_label(-np.arange(clips, dtype=float)[:, None], truth)
+    assert (found.mean_auc, found.mean_average_precision, found.d_prime) == (1.0, 1.0, np.inf)
 
 
 def test_only_the_order_of_scores_counts_even_where_probabilities_are_all_but_equal():

@@ -5,10 +5,10 @@ import pytest
 
 from gblend.class_figure import class_caption, class_figure, drawn_classes
 from gblend.outputs import HeadOutputs, save_outputs
-from gblend.per_class import ClassGain, ClassGains, best_joint, load_gains
+from gblend.per_class import ClassGain, ClassGains, answers_of, best_joint, load_gains
 from gblend.records import PredictionScores
 from gblend.run_files import OUTPUTS_FILE
-from gblend.runs import load_run
+from gblend.runs import Run, load_run
 from gblend.table import comparison_table
 from tests.gblend.synthetic import result, write_run
 
@@ -69,32 +69,41 @@ def test_without_a_clip_that_both_answer_for_the_figure_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("way", "first_share", "expected"),
-    # The heads are equally sure, so the first wins where they disagree if its class is the lower one or its share more.
-    [("mean", 1.0, (0.5, 0.5, 0.0)), ("stack", 1.0, (0.5, 0.5, 0.0)), ("stack", 0.0, (0.5, -0.5, 1 / 3))],
+    ("way", "right"),
+    # Head a is right about the first clip, b about the second; b is surer, so it decides their mean. Three quarters of
+    # a and one of b are right about both: .6^.75 .3^.25 > .4^.75 .7^.25 and .6^.75 .1^.25 < .4^.75 .9^.25.
+    [("best-head", (1.0, 0.0)), ("mean", (0.0, 1.0)), ("stack", (1.0, 1.0)), ("other stack", (0.0, 1.0))],
 )
-def test_an_ensemble_predicts_by_the_way_it_is_judged_by(tmp_path, way, first_share, expected):
-    runs, _ = comparison(tmp_path)
-    labels = [0, 0, 1, 1, 2, 2, 2]
-    parts = [outputs([0, 0, 1, 1, 2, 2, 1], labels, head="a"), outputs([0, 0, 2, 2, 2, 2, 2], labels, head="b")]
-    joined = HeadOutputs(
-        heads=("a", "b"),
-        log_probs=np.concatenate([part.log_probs for part in parts]),
-        counted=np.concatenate([part.counted for part in parts]),
-        labels=parts[0].labels,
-        positions=parts[0].positions,
-    )
-    place = tmp_path / "ensemble-s0"
+@pytest.mark.parametrize("task", ["", "verb"])
+def test_an_ensemble_predicts_by_the_way_it_is_judged_by(tmp_path, way, right, task):
+    names = [f"{task}/{head}" if task else head for head in ("a", "b")]
+    share = 0.75 if way == "stack" else 0.0
     predictions = PredictionScores(
-        scores={}, ranking=("a", "b"), stack_weights={"a": first_share, "b": 1 - first_share}, stack_clips=7
+        scores={}, ranking=tuple(names), stack_weights={names[0]: share, names[1]: 1 - share}, stack_clips=7
     )
-    write_run(place, replace(result("ensemble", 0, {way: 0.9}), predictions=predictions))
-    save_outputs(f"{place}/{OUTPUTS_FILE}", {"": {"test": joined}})
-    runs = [*runs, load_run(str(place))]
-    gains = load_gains(runs, comparison_table([run.result for run in runs]), CLASSES)
-    assert gains is not None
-    assert gains.joint == "ensemble"
-    assert {c.name: c.mean for c in gains.classes} == pytest.approx(dict(zip(CLASSES, expected, strict=True)))
+    own = way.removeprefix("other ")
+    head = f"{task}/{own}" if task else own
+    run = Run(
+        name="ensemble",
+        config={},
+        result=replace(result("ensemble", 0, {head: 0.9}), predictions=predictions, predict_by=own),
+        history=(),
+        estimates=(),
+        directory=str(tmp_path),
+    )
+    shares = [[[0.6, 0.4], [0.6, 0.4]], [[0.3, 0.7], [0.1, 0.9]]]
+    outputs = HeadOutputs(
+        heads=("a", "b"),
+        log_probs=np.log(np.array(shares, dtype=np.float32)),
+        counted=np.ones((2, 2), dtype=bool),
+        labels=np.array([0, 1]),
+        positions=np.arange(2),
+    )
+    keys = ("verb", "noun") if task else ("",)
+    save_outputs(f"{tmp_path}/{OUTPUTS_FILE}", {key: {"test": outputs} for key in keys})
+    said = answers_of(run, split="test", task=task)
+    assert said is not None
+    assert tuple((said.log_probs.argmax(axis=1) == outputs.labels).astype(float)) == right
 
 
 def test_without_kept_predictions_there_is_nothing_to_show(tmp_path):

@@ -328,3 +328,25 @@ def test_settings_that_differ_are_listed_with_every_value():
         ("m", "naive · equal"),
         ("x", "null"),
     ]
+
+
+def test_every_colour_of_the_figures_is_declared_for_both_pages_where_a_way_of_predicting_is_drawn(tmp_path):
+    judged = replace(
+        result("equal", 0, {"rgb": 0.4, "logmel": 0.3, "fused": 0.5}),
+        predict_by="stack",
+        predictions=PredictionScores(
+            scores={split: {"fused": score(0.5), "stack": score(0.6)} for split in ("val", "test")},
+            ranking=("fused", "rgb", "logmel"),
+            stack_weights=dict.fromkeys(HEADS, 1 / 3),
+            stack_clips=60,
+        ),
+    )
+    write_run(tmp_path / "runs" / "equal-s0", judged, history(HEADS, dict.fromkeys(HEADS, 1 / 3)))
+    write_report(load_runs(str(tmp_path)), out=str(tmp_path / "report.html"), title="Stacked")
+    text = (tmp_path / "report.html").read_text()
+    used = set(re.findall(r"var\(--head-(\d+)", text))
+    declared = re.findall(r"--head-(\d+):", text)
+    assert used <= set(declared)
+    assert all(declared.count(index) == 2 for index in used)
+    legends = re.findall(r'<ul class="legend">.*?</ul>', text, flags=re.DOTALL)
+    assert ["stack" in legend for legend in legends] == [True, *[False] * (len(legends) - 1)]

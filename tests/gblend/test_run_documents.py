@@ -1,5 +1,7 @@
 """What a run writes is complete, and can be read back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,10 @@ from gblend.records import (
     read_lines,
     run_result,
     to_json,
+    write_json,
 )
 from gblend.run_files import load_checkpoint
+from gblend.runs import load_run
 from gblend.worker import describe
 from tests.gblend.carried import (
     carry_out,
@@ -97,6 +101,27 @@ def test_an_ensemble_is_judged_by_the_same_way_where_it_has_it(tmp_path, way, ju
     result = carry_out(tmp_path / "ensemble", "ensemble", config=config, probes=probes)
     assert result.primary == judged
     assert result.judged("test") == result.predictions.scores["test"][judged] == result.scores["test"][judged]
+
+
+@pytest.mark.parametrize("method", ["equal", "ensemble"])
+def test_a_finished_run_is_read_back_judged_by_another_way_and_not_trained_again(tmp_path, method):
+    probes = carry_out_single(tmp_path) if method == "ensemble" else None
+    carry_out(tmp_path / "run", method, probes=probes)
+    written = (tmp_path / "run" / "predictions.npz").stat().st_mtime_ns
+    again = carry_out(tmp_path / "run", method, config=tiny_config(predict_by="stack"), probes=probes)
+    assert (tmp_path / "run" / "predictions.npz").stat().st_mtime_ns == written
+    assert again.primary == "stack"
+    fresh = carry_out(tmp_path / "fresh", method, config=tiny_config(predict_by="stack"), probes=probes)
+    assert again == replace(fresh, seconds=again.seconds)
+    assert load_run(str(tmp_path / "run"), "stack").result == again
+
+
+def test_a_finished_run_of_before_there_was_a_choice_is_read_back(tmp_path):
+    first = carry_out(tmp_path / "run", "uni:rgb")
+    config = read_json(str(tmp_path / "run" / "config.json"))
+    del config["predict_by"]
+    write_json(str(tmp_path / "run" / "config.json"), config)
+    assert carry_out(tmp_path / "run", "uni:rgb") == first
 
 
 def test_a_result_without_predictions_can_still_be_read(tmp_path):

@@ -10,8 +10,9 @@ import scipy.stats
 
 from gblend import table as tables
 from gblend import table_text
-from gblend.records import PredictionScores, to_json, write_json
+from gblend.records import PredictionScores, judged_by, to_json, write_json
 from gblend.runs import load_run, load_runs, unfinished_runs
+from gblend.verdict import verdict
 from tests.gblend.synthetic import estimate, history, result, score, write_run
 
 
@@ -79,6 +80,31 @@ def test_networks_of_several_heads_are_compared_by_the_way_they_are_judged_by():
     # By the noise of what is compared: three pairs of seeds, of which two differ by .02 and one by .06.
     pooled = math.sqrt((2 * 0.0002 + 0.0018) / 3)
     assert table.noise_95 == pytest.approx(scipy.stats.t.ppf(0.975, 3) * pooled, rel=1e-3)
+
+
+def test_runs_judged_by_different_ways_are_refused_and_can_be_judged_by_one():
+    runs = [*judged_by_stack("equal", (0.3,), (0.6,)), result("online", 0, {"rgb": 0.1, "fused": 0.4})]
+    with pytest.raises(ValueError, match="judged by fused and by stack; choose one for all with --predict-by"):
+        tables.comparison_table(runs)
+    row = tables.comparison_table([judged_by(run, "fused") for run in runs]).row("equal")
+    assert row is not None
+    assert (row.primary, row.test["fused"].values) == ("fused", (0.3,))
+
+
+def test_the_verdict_says_what_judges_and_compares_fused_heads_with_each_other():
+    runs = [*both_seeds("naive", {"fused": 0.41}, {"fused": 0.41}), *judged_by_stack("equal", (0.3, 0.32), (0.6, 0.66))]
+    facts = verdict(tables.comparison_table(runs)).facts
+    assert any(fact.startswith("Equal weights is .220 above naive joint training") for fact in facts)
+    assert (
+        "Networks of several heads are judged by the stack of their heads, naive ones by the fused head, their only "
+        "one. Fused head against fused head, equal weights is .100 below naive joint training."
+    ) in facts
+
+
+def test_the_note_under_the_table_says_what_judges():
+    runs = [*both_seeds("naive", {"fused": 0.41}), *judged_by_stack("equal", (0.3,), (0.6,))]
+    assert "the only head or, of several, the stack" in table_text.to_text(tables.comparison_table(runs))
+    assert "the only head or, of several, the fused one" in table_text.to_text(tables.comparison_table(RESULTS))
 
 
 def test_differences_are_paired_by_seed_with_hand_computed_numbers():
