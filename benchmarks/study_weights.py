@@ -37,9 +37,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "accuracy": {"measure": "accuracy"},
     "floor": {"overfitting_floor": "standard-error"},
     "shrinkage": {"shrinkage": "noise"},
+    "floor and shrinkage": {"overfitting_floor": "standard-error", "shrinkage": "noise"},
     "robust": ROBUST,
 }
-"""Rules beyond the formula, one at a time, and those of the study together."""
+"""Rules beyond the formula, one at a time, and together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
