@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gblend.config import ComputeConfig
+from gblend.methods import ENSEMBLES
 from jobs.atari import GAMES, generate, plan_clips
 from jobs.cli import run
 from jobs.compare import compare
@@ -25,8 +26,8 @@ CLIPS_PER_CLASS = {"train": 32, "val": 6, "test": 24}
 RGB = RgbSpec(fps=10.0, fixed_size_px=(48, 48), jpeg_quality=95)
 """20 square frames of a 2 s clip: what a narrow network on a CPU can read."""
 
-METHODS = ("uni:rgb", "uni:flow", "uni:logmel", "naive", "equal", "offline", "online")
-"""What the paper is about; `gblend compare` has more."""
+METHODS = ("uni:rgb", "uni:flow", "uni:logmel", "naive", "equal", "offline", "online", *ENSEMBLES)
+"""What the paper is about, and the ensembles of these runs, which cost nothing; `gblend compare` has more."""
 
 FLOW = FlowSpec(bound_px=16.0, codec="raw")
 """Displacements between frames 1/10 s apart, at 48 px."""
