@@ -30,6 +30,19 @@ def everywhere(yes: bool, *, device: torch.device) -> bool:
     return int(sum_over_workers(torch.tensor(int(yes), device=device))) == world_size()
 
 
+def first_without(yes: bool, *, device: torch.device) -> int | None:
+    """The first worker on which it is not so; None: it is so on every worker."""
+    without = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    without[rank()] = int(not yes)
+    found = sum_over_workers(without).nonzero()
+    return int(found[0]) if len(found) else None
+
+
+def of_worker_0(number: int, *, device: torch.device) -> int:
+    """The number that worker 0 gave."""
+    return int(sum_over_workers(torch.tensor(number if rank() == 0 else 0, dtype=torch.int64, device=device)))
+
+
 def wait_for_all() -> None:
     """Returns when every worker has come here."""
     if world_size() > 1:

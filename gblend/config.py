@@ -83,10 +83,14 @@ class ComputeConfig:
     cpus_per_worker: float = 1.0
     """CPU cores each of them holds; also its threads."""
     restarts: int = 2
-    """How often the group is started again after a worker or node was lost; finished runs are kept."""
+    """How often the group is started again after a worker or node was lost; runs go on where they were last saved."""
+    checkpoint_every: int = 200
+    """Optimiser steps, of the run, its probes and the refitted head alike, after which the state of a run is saved: so
+    many are lost at most when something stops. It is saved at the end of every epoch anyway; 0: only then."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "workers", "at least 1", self.workers)
         require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
         require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
-        require(self.restarts >= 0, "restarts", "at least 0", self.restarts)
+        for name in ("restarts", "checkpoint_every"):
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))

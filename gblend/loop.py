@@ -2,11 +2,12 @@
 
 A run, a single-modality baseline and a probe differ only in the network and the weights they bring; several networks
 can train side by side on the same batches, each as if it were alone. Randomness is a function of (seed, stream, epoch),
-never of global state: a probe between two epochs of a run cannot change the run.
+never of global state: a probe between two epochs of a run cannot change the run. Between any two steps a training can
+stop and go on elsewhere: `Progress` says where.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,6 +45,23 @@ class Position:
     stretch: float = 1.0
     """Epochs of the schedule that pass in one epoch: a training of 2 epochs goes through the schedule of 10 with 5."""
 
+    @property
+    def end_epoch(self) -> int:
+        """Finished epochs when training ends."""
+        return self.start_epoch + self.epochs
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """How far a training has come: with its networks and optimisers, all that the rest of it depends on."""
+
+    epoch: int
+    """Finished epochs, counted as `Position` does."""
+    step: int = 0
+    """Finished steps of the epoch under way."""
+    generators: list[list[Tensor]] = field(default_factory=list)
+    """Per learner, where its random generators are on this worker; empty before the first step of an epoch."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
@@ -69,6 +87,21 @@ class _Lane:
     randomness: Randomness
     noise: torch.Generator
     """Of modulated gradients; the same on all workers."""
+
+    @classmethod
+    def of(cls, learner: Learner, network: torch.nn.Module, entropy: tuple[int, ...], states: list[Tensor]) -> "_Lane":
+        """Its generators as `generators` gave them, or where ``entropy`` starts them."""
+        device = next(learner.model.parameters()).device
+        noise = torch.Generator(device).manual_seed(seed_of((*entropy, ALL_RANKS)))
+        if states:
+            noise.set_state(states[0])
+        own = (*entropy, collective.rank())
+        randomness = Randomness(device=device, entropy=own, states=states[1:])
+        return cls(learner=learner, network=network, randomness=randomness, noise=noise)
+
+    def generators(self) -> list[Tensor]:
+        """Where they are after a step."""
+        return [self.noise.get_state(), *self.randomness.states]
 
 
 def make_optimizer(
@@ -116,6 +149,8 @@ def train_together(
     seed: int,
     stream: int = RUN_STREAM,
     part: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    after_step: Callable[[], object] | None = None,
     after_epoch: Callable[[int, float], object] | None = None,
 ) -> None:
     """Train networks in place, all on the same batches: a clip is decoded once for all of them.
@@ -130,6 +165,8 @@ def train_together(
         seed: With ``stream`` and the epoch, decides batches, windows and dropout.
         stream: Keeps the randomness of runs and probes apart.
         part: Positions in ``data.train`` to train on; None: all.
+        progress: How far it is, moved on with every step; learners are as they were then. None: at the start.
+        after_step: Called after every step, on every worker, when ``progress`` and the learners agree.
         after_epoch: Called with the number of finished epochs and the last learning rate, on every worker.
 
     Raises:
@@ -143,7 +180,10 @@ def train_together(
     modalities = tuple(m for m in data.modalities if any(m in learner.model.modalities for learner in learners))
     clips = data.train.only(modalities)
     chosen = range(len(data.train)) if part is None else part
-    for epoch in range(position.start_epoch, position.start_epoch + position.epochs):
+    progress = Progress(epoch=position.start_epoch) if progress is None else progress
+    goes_on = (progress.epoch, progress.step) != (position.start_epoch, 0)
+    while progress.epoch < position.end_epoch:
+        epoch = progress.epoch
         entropy = (seed, stream, epoch)
         batches = [
             [chosen[i] for i in batch]
@@ -155,30 +195,37 @@ def train_together(
                 world=collective.world_size(),
             )
         ]
-        own = (*entropy, collective.rank())
+        rates = [
+            learning_rate_at(config.optim, (epoch + step / len(batches)) * position.stretch, config.epochs)
+            for step in range(len(batches))
+        ]
+        states = progress.generators or [[] for _ in learners]
         lanes = [
-            _Lane(
-                learner=learner,
-                network=network,
-                randomness=Randomness(device=device, entropy=own),
-                noise=torch.Generator(device).manual_seed(seed_of((*entropy, ALL_RANKS))),
-            )
-            for learner, network in zip(learners, networks, strict=True)
+            _Lane.of(learner, network, entropy, state)
+            for learner, network, state in zip(learners, networks, states, strict=True)
         ]
         for lane in lanes:
             _to_training_mode(lane)
-        rate = 0.0
-        for step, batch in enumerate(training_loader(clips, batches, entropy)):
-            moment = (epoch + step / len(batches)) * position.stretch
-            rate = learning_rate_at(config.optim, moment, config.epochs)
+        if goes_on and collective.world_size() > 1:
+            for batch in training_loader(clips, batches[:1], entropy):
+                batch = _on_device(batch, modalities, data, device)
+                for lane in lanes:
+                    _rehearse(lane, batch)
+        goes_on = False
+        for batch in training_loader(clips, batches[progress.step :], entropy):
             batch = _on_device(batch, modalities, data, device)
             for lane in lanes:
                 with lane.randomness.in_use():
-                    _step(lane, batch, rate, config=config, class_weights=class_weights)
+                    _step(lane, batch, rates[progress.step], config=config, class_weights=class_weights)
+            progress.step += 1
+            progress.generators = [lane.generators() for lane in lanes]
+            if after_step is not None:
+                after_step()
         for learner in learners:
             collective.average_buffers(learner.model)
+        progress.epoch, progress.step, progress.generators = epoch + 1, 0, []
         if after_epoch is not None:
-            after_epoch(epoch + 1, rate)
+            after_epoch(progress.epoch, rates[-1])
 
 
 def _step(
@@ -205,6 +252,23 @@ def _step(
     if learner.ogm_alpha is not None:
         modulate(learner.model, batch.arrays, present, batch.labels, alpha=learner.ogm_alpha, generator=lane.noise)
     learner.optimizer.step()
+
+
+def _rehearse(lane: _Lane, batch: Batch) -> None:
+    """A backward pass that leaves its trace only in what shares the network's gradients.
+
+    DistributedDataParallel cuts gradients into buckets by the order in which its first backward pass finds them. The
+    last bits of a sum over three workers or more depend on its place in a bucket, so a training that goes on must have
+    such a pass behind it, as one that was never stopped has.
+    """
+    model = lane.learner.model
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with Randomness(device=lane.randomness.device, entropy=(0,)).in_use():
+        logits = lane.network(batch.arrays, {name: batch.present[name] for name in model.modalities})
+        torch.stack([values.float().sum() for values in logits.values()]).sum().backward()
+    lane.learner.optimizer.zero_grad(set_to_none=True)
+    for buffer, before in buffers:
+        buffer.copy_(before)
 
 
 def _counts(

@@ -8,7 +8,7 @@ full-length probe whatever is measured and wherever the probe is to end. Plain a
     heldout.loss_nats, .correct, .counted    (moments, heads, clips of V)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,26 +42,20 @@ def measure_both(model: BlendModel, data: RunData, loss: LossConfig) -> Measured
     )
 
 
-def save_moments(path: str, moments: Sequence[Measured]) -> None:
-    """Write all moments of one network, which has the same heads at each."""
+def to_arrays(moments: Sequence[Measured]) -> dict[str, np.ndarray]:
+    """All moments of one network, at least one, as the arrays above; it has the same heads at each."""
     heads = tuple(moments[0].train)
-    arrays: dict[str, Any] = {  # Any: NumPy's stubs take keywords for other parameters of savez
+    return {"heads": np.array(heads)} | {
         f"{name}.{part}": np.stack(
             [np.stack([getattr(getattr(moment, name)[head], part) for head in heads]) for moment in moments]
         )
         for name in SETS
         for part in PARTS
     }
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "wb") as file:
-        np.savez(file, heads=np.array(heads), **arrays)
 
 
-def load_moments(path: str) -> list[Measured]:
-    """The inverse of `save_moments`; unpickles nothing."""
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> list[Measured]:
+    """The inverse of `to_arrays`, but for metrics."""
     heads = arrays["heads"].tolist()
     return [
         Measured(
@@ -75,3 +69,18 @@ def load_moments(path: str) -> list[Measured]:
         )
         for moment in range(len(arrays["train.counted"]))
     ]
+
+
+def save_moments(path: str, moments: Sequence[Measured]) -> None:
+    """Write all moments of one network."""
+    arrays: dict[str, Any] = {**to_arrays(moments)}  # NumPy's stubs take keywords for other parameters of savez
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_moments(path: str) -> list[Measured]:
+    """The inverse of `save_moments`; unpickles nothing."""
+    fs, place = fsspec.core.url_to_fs(path)
+    with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        return from_arrays({name: stored[name] for name in stored.files})

@@ -5,15 +5,16 @@ BatchNorm statistics included, and the run itself is not touched. The training i
 learning-rate schedule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from gblend.config import TrainConfig
 from gblend.data import RunData
 from gblend.heads import FUSED
-from gblend.loop import Learner, Position, make_optimizer, train_together
+from gblend.loop import Learner, Position, Progress, make_optimizer, train_together
 from gblend.model import BlendModel
+from gblend.run_state import Lesson
 
 
 def refit(
@@ -33,18 +34,41 @@ def refit(
         fresh_head: Parameters the fused head starts from, those the run started from.
         seed: Of the run.
     """
+    lesson = begin_refit(model, config, fresh_head=fresh_head)
+    continue_refit(lesson, data, config, seed=seed)
+    return lesson.learners[0].model
+
+
+def begin_refit(model: BlendModel, config: TrainConfig, *, fresh_head: Mapping[str, Tensor]) -> Lesson:
+    """The new head before its first step; arguments as those of `refit`."""
     branch = model.branch(FUSED)
     branch.requires_grad_(False)
     branch.heads.requires_grad_(True)
     branch.heads[FUSED].load_state_dict(fresh_head)
-    epochs = config.blend.refit_epochs
     weights = dict.fromkeys(branch.head_names, 1.0)
+    learner = Learner(model=branch, weights=weights, optimizer=make_optimizer(branch, config))
+    return Lesson(learners=[learner], progress=Progress(epoch=0))
+
+
+def continue_refit(
+    lesson: Lesson,
+    data: RunData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    after_step: Callable[[], object] | None = None,
+    after_epoch: Callable[[int, float], object] | None = None,
+) -> None:
+    """Train what is left of it; arguments as those of `refit` and of `gblend.loop.train_together`."""
+    epochs = config.blend.refit_epochs
     train_together(
-        [Learner(model=branch, weights=weights, optimizer=make_optimizer(branch, config))],
+        lesson.learners,
         data,
         config,
         position=Position(start_epoch=0, epochs=epochs, stretch=config.epochs / epochs),
         seed=seed,
         stream=1 + config.epochs,  # no probe starts where the run ends
+        progress=lesson.progress,
+        after_step=after_step,
+        after_epoch=after_epoch,
     )
-    return branch

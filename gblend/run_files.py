@@ -1,6 +1,7 @@
 """What a run directory holds, and how a finished run is told from another.
 
-config.json      everything that decides the run
+config.json      everything that decides the run; written first: nothing with other settings is put beside it
+state/           where the run is, while it is not finished (`gblend.state_files`)
 holdout.json     clip ids of V
 history.jsonl    every head's losses after every epoch
 weights.jsonl    every estimate of weights, where the method makes some
@@ -28,9 +29,10 @@ from gblend.records import RunResult, judged_by, read_json, run_result
 CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
 HISTORY_FILE, WEIGHTS_FILE, LOSSES_FILE = "history.jsonl", "weights.jsonl", "losses.npz"
 CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predictions.npz"
+STATE_DIRECTORY = "state"
 
 PREDICT_BY = "predict_by"
-"""The one setting that a finished run may differ in: it decides how the run is read, not what it is."""
+"""The one setting that runs may differ in: it decides how a run is read, not what it is."""
 
 
 def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:
@@ -44,27 +46,37 @@ def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: s
     }
 
 
+def what_decides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the one that runs may differ in.
+
+    >>> what_decides({"epochs": 3, "predict_by": "stack"})
+    {'epochs': 3}
+    """
+    return {key: value for key, value in settings.items() if key != PREDICT_BY}
+
+
 def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
     """The result of a finished run, judged as ``settings`` say; None when there is none.
 
     Raises:
-        ValueError: It was made with other settings.
+        ValueError: A run is there, finished or not, that has other settings.
     """
     fs, place = fsspec.core.url_to_fs(directory)
-    if not fs.exists(f"{place}/{RESULT_FILE}"):
+    finished = fs.exists(f"{place}/{RESULT_FILE}")
+    if not finished and not fs.exists(f"{place}/{CONFIG_FILE}"):
         return None
-    found = read_json(f"{directory}/{CONFIG_FILE}")
+    there, now = what_decides(read_json(f"{directory}/{CONFIG_FILE}")), what_decides(settings)
     changes = [
-        f"{key}: {found.get(key)} there, {settings.get(key)} now"
-        for key in sorted({*found, *settings} - {PREDICT_BY})
-        if found.get(key) != settings.get(key)
+        f"{key}: {there.get(key)} there, {now.get(key)} now"
+        for key in sorted({*there, *now})
+        if there.get(key) != now.get(key)
     ]
     if changes:
         raise ValueError(
-            f"{directory} holds a finished run with other settings ({'; '.join(changes)}); "
-            "choose another --out or delete it"
+            f"{directory} holds {'a finished' if finished else 'an unfinished'} run with other settings "
+            f"({'; '.join(changes)}); choose another --out or delete it"
         )
-    return judged_by(run_result(read_json(f"{directory}/{RESULT_FILE}")), settings[PREDICT_BY])
+    return judged_by(run_result(read_json(f"{directory}/{RESULT_FILE}")), settings[PREDICT_BY]) if finished else None
 
 
 def save_checkpoint(module: nn.Module, path: str) -> None:

@@ -1,14 +1,17 @@
-"""Carrying out a run: make the network its method starts from, train it, write its directory."""
+"""Carrying out a run: make the network its method starts from, train it, write its directory.
+
+A run that was stopped goes on from its newest saved state, when it is carried out again in the same directory.
+"""
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from gblend import collective
-from gblend.config import TrainConfig
+from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import RunData
 from gblend.ensemble import Ensemble, join_runs
 from gblend.heads import FUSED, head_names
@@ -17,7 +20,6 @@ from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
 from gblend.outputs import save_outputs
 from gblend.records import MEAN, RunResult, judged_by, to_json, write_json, write_lines
-from gblend.refit import refit
 from gblend.run_files import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -27,12 +29,15 @@ from gblend.run_files import (
     OUTPUTS_FILE,
     REFIT_FILE,
     RESULT_FILE,
+    STATE_DIRECTORY,
     WEIGHTS_FILE,
     finished_run,
     read_checkpoint,
     run_settings,
     save_checkpoint,
+    what_decides,
 )
+from gblend.state_files import StateFiles
 from gblend.training import Training
 
 
@@ -48,29 +53,51 @@ class Runner:
     """Where the clips come from, for ``config.json``."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this worker computes."""
+    checkpoint_every: int = ComputeConfig().checkpoint_every
+    """As in `ComputeConfig`."""
+    say: Callable[[str], object] = print
+    """Told in a line where a stopped run goes on; called on one worker."""
 
     def run(self, spec: RunSpec, directory: str, needed: Mapping[str, str] | None = None) -> RunResult:
-        """Train one run and write its directory; one that is finished with the same settings is read back.
+        """Train one run and write its directory. One that is finished is read back, one that was stopped goes on.
 
         Args:
             spec: Method and seed.
             directory: Where the run directory goes.
             needed: For methods that build on finished runs (`gblend.methods.needed_runs`): their directories, by head.
+
+        Raises:
+            ValueError: A run is there, finished or not, that has other settings; one that was stopped had another
+                number of workers.
         """
         settings = run_settings(spec, self.config, self.data, self.data_path)
+        files = StateFiles(
+            directory=f"{directory}/{STATE_DIRECTORY}",
+            settings=what_decides(settings),
+            device=self.device,
+            say=self.say,
+        )
         finished = finished_run(directory, settings)
         # Storage may show a result to one worker before another.
         if collective.everywhere(finished is not None, device=self.device) and finished is not None:
+            files.delete()  # of a run that was stopped just before it did this itself
             return finished
         started_s = time.monotonic()
-        work = join_runs(needed or {}, self.data.tasks) if spec.method in ENSEMBLES else self._train(spec, needed or {})
+        if collective.rank() == 0:
+            write_json(f"{directory}/{CONFIG_FILE}", settings)
+        if spec.method in ENSEMBLES:
+            work = join_runs(needed or {}, self.data.tasks)
+        else:
+            work = self._train(spec, needed or {}, files, started_s)
+            started_s = work.started_s
         result = judged_by(self._result(spec, work, started_s), self.config.predict_by)
         if collective.rank() == 0:
-            _write_run(directory, settings, self.data, work, result)
+            _write_run(directory, self.data, work, result)
+        files.delete()
         collective.wait_for_all()
         return result
 
-    def _train(self, spec: RunSpec, needed: Mapping[str, str]) -> Training:
+    def _train(self, spec: RunSpec, needed: Mapping[str, str], files: StateFiles, started_s: float) -> Training:
         config = config_of(spec.method, self.config)
         joint = make_model(
             self.data.modalities, self.data.classes, config.model, seed=spec.seed, shapes=self.data.shapes
@@ -81,10 +108,23 @@ class Runner:
         fresh_head = copy.deepcopy(joint.heads[FUSED].state_dict())
         head = FUSED if spec.method in FUSED_ONLY else spec.method.removeprefix("uni:")
         model = (joint if spec.method in BLENDS else joint.branch(head)).to(self.device)
-        work = Training(data=self.data, config=config, spec=spec, model=model, needed=needed)
+        work = Training(
+            data=self.data,
+            config=config,
+            spec=spec,
+            model=model,
+            needed=needed,
+            fresh_head=fresh_head if spec.method in BLENDS and config.blend.refit_epochs > 0 else None,
+            files=files,
+            checkpoint_every=self.checkpoint_every,
+            started_s=started_s,
+        )
+        state = files.newest()
+        if state is not None:
+            work.restore(state)
+            if collective.rank() == 0:
+                self.say(f"{spec.method} seed {spec.seed} was stopped and goes on: {work.place}")
         work.train()
-        if spec.method in BLENDS and config.blend.refit_epochs > 0:
-            work.refitted = refit(model, self.data, config, fresh_head=fresh_head, seed=spec.seed)
         work.score()
         return work
 
@@ -128,9 +168,8 @@ def _load_trunk(model: BlendModel, modality: str, checkpoint: str) -> None:
     )
 
 
-def _write_run(directory: str, settings: dict, data: RunData, work: Training | Ensemble, result: RunResult) -> None:
-    """Everything, ``result.json`` last: with it, the run is finished."""
-    write_json(f"{directory}/{CONFIG_FILE}", settings)
+def _write_run(directory: str, data: RunData, work: Training | Ensemble, result: RunResult) -> None:
+    """Everything but the settings, which are there; ``result.json`` last: with it, the run is finished."""
     write_json(f"{directory}/{HOLDOUT_FILE}", list(data.heldout_ids))
     save_outputs(f"{directory}/{OUTPUTS_FILE}", work.outputs)
     if isinstance(work, Training):

@@ -1,6 +1,9 @@
 """When things happen: super-epochs of the online algorithm (Algorithm 3) and the learning rate at a moment."""
 
+import bisect
+import itertools
 import math
+from collections.abc import Sequence
 
 from gblend.config import OptimConfig
 
@@ -19,6 +22,17 @@ def super_epochs(total: int, first: int, length: int) -> list[int]:
     while (left := total - sum(lengths)) > 0:
         lengths.append(min(left, length if lengths else first))
     return lengths
+
+
+def super_epoch_at(lengths: Sequence[int], epoch: int) -> tuple[int, int]:
+    """First epoch and length of the super-epoch that comes after ``epoch`` finished epochs, or is under way then.
+
+    >>> [super_epoch_at([5, 4, 3], epoch) for epoch in (0, 4, 5, 11)]
+    [(0, 5), (0, 5), (5, 4), (9, 3)]
+    """
+    ends = list(itertools.accumulate(lengths))
+    at = bisect.bisect_right(ends, epoch)
+    return ends[at] - lengths[at], lengths[at]
 
 
 def learning_rate_at(config: OptimConfig, epoch: float, epochs: int) -> float:

@@ -1,12 +1,17 @@
 """One run while it trains: which loss weights when, what is recorded, what is kept, how it scores.
 
-Here is everything in which methods differ once their network is made; epochs, batches and steps are the loop's.
+Here is everything in which methods differ once their network is made; epochs, batches and steps are the loop's. A run
+can be left at any moment and gone on with by another process: `Training.stage` decides from what is done what comes
+next, and `Training.state` is what is done, as plain values.
 """
 
 import copy
+import json
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,17 +20,32 @@ from gblend.data import RunData, WindowDataset
 from gblend.estimate import estimate
 from gblend.heads import FUSED, branch_of, head_name, key_of, of_each_task
 from gblend.joint import score_branches, score_tasks
-from gblend.loop import Learner, Position, make_optimizer, train_together
+from gblend.loop import Learner, Position, Progress, make_optimizer, train_together
 from gblend.loss import LearnedWeights
 from gblend.measure import measure_outputs
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
 from gblend.moments import Measured, load_moments, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
-from gblend.probes import losses_of, run_probes
-from gblend.records import REFIT, EpochRecord, EstimateRecord, HeadScore, PredictionScores
+from gblend.probes import Probes, losses_of
+from gblend.records import (
+    REFIT,
+    EpochRecord,
+    EstimateRecord,
+    HeadScore,
+    PredictionScores,
+    epoch_record,
+    estimate_record,
+)
+from gblend.refit import begin_refit, continue_refit
 from gblend.run_files import LOSSES_FILE
-from gblend.schedule import super_epochs
+from gblend.run_state import Lesson, State, how_far, moments_of, moments_state, part_of, within
+from gblend.schedule import super_epoch_at, super_epochs
+from gblend.state_files import StateFiles
+
+Stage = Literal["start", "weights", "epochs", "refit", "scores"]
+"""What a run does next: measure the untrained network, decide the weights of a super-epoch, train its epochs, train the
+fused head anew, score."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +57,20 @@ class Training:
     spec: RunSpec
     model: BlendModel
     needed: Mapping[str, str]
+    fresh_head: Mapping[str, Tensor] | None = None
+    """Where the fused head starts that is trained anew after the run; None: none is."""
+    files: StateFiles | None = None
+    """Where the run is saved as it goes; None: nowhere."""
+    checkpoint_every: int = 0
+    """Steps without a save, at most; 0: any number."""
+    lesson: Lesson = field(init=False)
+    """The network, and how far it is."""
+    weights: dict[str, float] | None = None
+    """Loss weights of the super-epoch under way, None until they are decided; empty when they are learned."""
+    probes: Probes | None = None
+    """Those under way."""
+    refitting: Lesson | None = None
+    """The new fused head, once begun."""
     moments: list[Measured] = field(default_factory=list)
     """The network before training and after every epoch."""
     history: list[EpochRecord] = field(default_factory=list)
@@ -45,51 +79,179 @@ class Training:
     kept_epoch: int | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Parameters and buffers of ``early-stop``, after ``kept_epoch``."""
-    refitted: BlendModel | None = None
+    started_s: float = field(default_factory=time.monotonic)
+    """On the clock of this process; earlier by the time that a run had taken when it was saved."""
+    unsaved_steps: int = 0
     outputs: dict[str, dict[str, HeadOutputs]] = field(default_factory=dict)
     """Per task key (`gblend.heads`) and split, V among them."""
     scores: dict[str, dict[str, HeadScore]] = field(default_factory=dict)
     predictions: PredictionScores | None = None
 
-    def train(self) -> None:
-        """All epochs, super-epoch by super-epoch; the weights are decided anew at the start of each."""
-        method, blend, heads = self.spec.method, self.config.blend, self.model.head_names
-        self._record(0, {}, 0.0)
+    def __post_init__(self) -> None:
+        method, blend = self.spec.method, self.config.blend
         learned = None
         if method == "uncertainty":
             total = blend.total(len(self.model.branches)) * len(self.model.classes)
-            learned = LearnedWeights(heads, total=total).to(next(self.model.parameters()).device)
-        optimizer = make_optimizer(self.model, self.config, learned)
-        lengths = [self.config.epochs]
-        if method in ("online", "tracked"):
-            lengths = super_epochs(self.config.epochs, blend.first_epochs, blend.next_epochs)
-        done = 0
-        for length in lengths:
-            ahead = Position(start_epoch=done, epochs=length)
-            learner = Learner(
-                model=self.model,
-                weights=self.weights_for(ahead) if learned is None else learned,
-                optimizer=optimizer,
-                ogm_alpha=blend.ogm_alpha if method == "ogm-ge" else None,
-            )
-            train_together(
-                [learner],
-                self.data,
-                self.config,
-                position=ahead,
-                seed=self.spec.seed,
-                after_epoch=lambda epoch, rate, learner=learner: self._after_epoch(epoch, learner, rate),
-            )
-            self.branch_epochs += length
-            done += length
+            learned = LearnedWeights(self.model.head_names, total=total).to(next(self.model.parameters()).device)
+            self.weights = {}
+        learner = Learner(
+            model=self.model,
+            weights={} if learned is None else learned,
+            optimizer=make_optimizer(self.model, self.config, learned),
+            ogm_alpha=blend.ogm_alpha if method == "ogm-ge" else None,
+        )
+        self.lesson = Lesson(learners=[learner], progress=Progress(epoch=0))
+
+    def train(self) -> None:
+        """Go on from where the run is, up to its scores."""
+        while (stage := self.stage) != "scores":
+            if stage == "start":
+                self._record(0, {}, 0.0)
+            elif stage == "weights":
+                self.weights = self.weights_for(self.ahead)
+                self.save()
+            elif stage == "epochs":
+                self._train_super_epoch(self.ahead)
+            else:
+                self._refit()
         if self.kept:
             self.model.load_state_dict(self.kept)
 
-    def _after_epoch(self, epoch: int, learner: Learner, rate: float) -> None:
-        weights = learner.weights.values() if isinstance(learner.weights, LearnedWeights) else learner.weights
-        self._record(epoch, weights, rate)
-        if self.spec.method == "early-stop" and best_epoch(self.history) == epoch:
-            self.kept_epoch, self.kept = epoch, copy.deepcopy(self.model.state_dict())
+    @property
+    def stage(self) -> Stage:
+        """What comes next: it follows from what is done, and is decided nowhere else."""
+        if not self.history:
+            return "start"
+        if self.lesson.progress.epoch < self.config.epochs:
+            return "weights" if self.weights is None else "epochs"
+        refitted_epochs = 0 if self.refitting is None else self.refitting.progress.epoch
+        if self.fresh_head is not None and refitted_epochs < self.config.blend.refit_epochs:
+            return "refit"
+        return "scores"
+
+    @property
+    def ahead(self) -> Position:
+        """The super-epoch under way or next; the weights are decided anew at the start of each."""
+        blend, lengths = self.config.blend, [self.config.epochs]
+        if self.spec.method in ("online", "tracked"):
+            lengths = super_epochs(self.config.epochs, blend.first_epochs, blend.next_epochs)
+        start, length = super_epoch_at(lengths, self.lesson.progress.epoch)
+        return Position(start_epoch=start, epochs=length)
+
+    @property
+    def refitted(self) -> BlendModel | None:
+        """The network with the new fused head."""
+        return None if self.refitting is None else self.refitting.learners[0].model
+
+    @property
+    def place(self) -> str:
+        """Where the run is, in words."""
+        parts = [how_far(self.lesson.progress, 0, self.config.epochs)]
+        if self.probes is not None and self.probes.lesson is not None:
+            ahead = self.probes.ahead
+            parts.append(f"probes {how_far(self.probes.lesson.progress, ahead.start_epoch, ahead.epochs)}")
+        if self.refitting is not None:
+            parts.append(f"new fused head {how_far(self.refitting.progress, 0, self.config.blend.refit_epochs)}")
+        return ", ".join(parts)
+
+    def state(self) -> State:
+        """All that the rest of the run depends on, besides its settings."""
+        records = {
+            "history": [asdict(record) for record in self.history],
+            "estimates": [asdict(record) for record in self.estimates],
+            "weights": self.weights,
+            "branch_epochs": self.branch_epochs,
+            "kept_epoch": self.kept_epoch,
+            "seconds": time.monotonic() - self.started_s,
+        }
+        return {
+            "records": json.dumps(records),
+            "kept": self.kept,
+            **within("moments", moments_state(self.moments)),
+            **within("lesson", self.lesson.state()),
+            **within("probes", {} if self.probes is None else self.probes.state()),
+            **within("refit", {} if self.refitting is None else self.refitting.state()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go back to where `state` was taken; this run has the same settings, and has just been made."""
+        records = json.loads(state["records"])
+        self.history = [epoch_record(values) for values in records["history"]]
+        self.estimates = [estimate_record(values) for values in records["estimates"]]
+        self.weights, self.branch_epochs = records["weights"], records["branch_epochs"]
+        self.kept_epoch, self.kept = records["kept_epoch"], state["kept"]
+        self.started_s -= records["seconds"]
+        self.moments = moments_of(part_of(state, "moments"))
+        self.lesson.restore(part_of(state, "lesson"))
+        probes, refitting = part_of(state, "probes"), part_of(state, "refit")
+        if probes:
+            self.probes = self._first_probes(self.ahead)
+            self.probes.restore(probes)
+        if refitting:
+            self.refitting = self._first_refitting()
+            self.refitting.restore(refitting)
+
+    def save(self) -> None:
+        """Save the run as it is now, where it is saved at all."""
+        self.unsaved_steps = 0
+        if self.files is not None:
+            self.files.write(self.state(), at=self.place)
+
+    def _count_step(self) -> None:
+        self.unsaved_steps += 1
+        if self.unsaved_steps == self.checkpoint_every:
+            self.save()
+
+    def _train_super_epoch(self, ahead: Position) -> None:
+        (learner,) = self.lesson.learners
+        if self.weights:
+            learner = replace(learner, weights=self.weights)
+
+        def after_epoch(epoch: int, rate: float) -> None:
+            weights = learner.weights.values() if isinstance(learner.weights, LearnedWeights) else learner.weights
+            self._record(epoch, weights, rate)
+            self.branch_epochs += 1
+            if self.spec.method == "early-stop" and best_epoch(self.history) == epoch:
+                self.kept_epoch, self.kept = epoch, copy.deepcopy(self.model.state_dict())
+            if epoch == ahead.end_epoch:
+                self.weights = None
+            self.save()
+
+        train_together(
+            [learner],
+            self.data,
+            self.config,
+            position=ahead,
+            seed=self.spec.seed,
+            progress=self.lesson.progress,
+            after_step=self._count_step,
+            after_epoch=after_epoch,
+        )
+
+    def _refit(self) -> None:
+        self.refitting = self.refitting or self._first_refitting()
+        continue_refit(
+            self.refitting,
+            self.data,
+            self.config,
+            seed=self.spec.seed,
+            after_step=self._count_step,
+            after_epoch=lambda _epoch, _rate: self.save(),
+        )
+
+    def _first_probes(self, ahead: Position) -> Probes:
+        return Probes(
+            model=self.model,
+            data=self.data,
+            config=self.config,
+            start=self.moments[-1],
+            ahead=ahead,
+            seed=self.spec.seed,
+        )
+
+    def _first_refitting(self) -> Lesson:
+        assert self.fresh_head is not None
+        return begin_refit(self.model, self.config, fresh_head=self.fresh_head)
 
     def weights_for(self, ahead: Position) -> dict[str, float]:
         """Loss weights of the epochs ahead; those of every task's heads are decided by themselves."""
@@ -112,9 +274,9 @@ class Training:
             kept = {name: load_moments(f"{self.needed[name]}/{LOSSES_FILE}") for name in branches}
             probes = {head: losses_of(kept[branch_of(head)], head, blend) for head in heads}
         else:
-            probes = run_probes(
-                self.model, self.data, self.config, start=self.moments[-1], ahead=ahead, seed=self.spec.seed
-            )
+            self.probes = self.probes or self._first_probes(ahead)
+            probes = self.probes.run(after_step=self._count_step, after_epoch=self.save)
+            self.probes = None
             part = 1.0 if self.data.probe_part is None else len(self.data.probe_part) / len(self.data.train)
             self.branch_epochs += len(branches) * ahead.epochs * part
         weights: dict[str, float] = {}

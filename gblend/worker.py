@@ -1,7 +1,8 @@
 """Runs on a Ray Train worker group: the one place where training meets Ray.
 
 Starting a group costs tens of seconds, so one group carries out a whole list of runs. Each run is decided by its
-configuration and seed, and a finished one is read back, so a restarted group goes on where the list was interrupted.
+configuration and seed. A finished one is read back and one that was stopped goes on, so a restarted group, or the same
+command given again, continues the list where it was interrupted.
 """
 
 import threading
@@ -23,9 +24,10 @@ from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
 from gblend.records import RunResult
-from gblend.run_files import finished_run, run_settings
+from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, what_decides
 from gblend.runner import Runner
 from gblend.scores import metric_words
+from gblend.state_files import require_workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +80,12 @@ def make_plan(
         training_batches(len(clips), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
-    found = [finished_run(where, run_settings(run, config, loaded, data)) for run, where in places.items()]
-    pending = sum(result is None for result in found)
+    pending = 0
+    for run, where in places.items():
+        settings = run_settings(run, config, loaded, data)
+        if finished_run(where, settings) is None:
+            require_workers(f"{where}/{STATE_DIRECTORY}", what_decides(settings), workers)
+            pending += 1
     if pending:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
@@ -89,7 +95,7 @@ def make_plan(
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
-    Prints a line per finished run.
+    Prints a line per finished run, and one where a run that was stopped goes on.
 
     Args:
         plan: From `make_plan`.
@@ -104,7 +110,7 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     lines = Queue(actor_options={"num_cpus": 0})
     trainer = ray.train.torch.TorchTrainer(
         _work,
-        train_loop_config={"plan": plan, "threads": max(1, int(compute.cpus_per_worker)), "lines": lines},
+        train_loop_config={"plan": plan, "compute": compute, "lines": lines},
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers,
             use_gpu=compute.gpus_per_worker > 0,
@@ -130,9 +136,17 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
 
 def _work(job: dict) -> None:
     plan: Plan = job["plan"]
-    torch.set_num_threads(job["threads"])
+    compute: ComputeConfig = job["compute"]
+    torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
     data = load_run_data(plan.data, plan.config)
-    runner = Runner(data=data, config=plan.config, data_path=plan.data, device=ray.train.torch.get_device())
+    runner = Runner(
+        data=data,
+        config=plan.config,
+        data_path=plan.data,
+        device=ray.train.torch.get_device(),
+        checkpoint_every=compute.checkpoint_every,
+        say=job["lines"].put,
+    )
     for number, (run, directory) in enumerate(plan.places.items(), start=1):
         needed = needed_runs(run, data.modalities, plan.config)
         result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})

@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 
 from gblend.config import EncodersConfig, ModelConfig
+from gblend.data import load_run_data
+from gblend.methods import RunSpec
+from gblend.run_files import run_settings, what_decides
+from gblend.state_files import StateFiles
 from gblend.worker import make_plan
 from tests.gblend.test_tensor_column import run_config, with_column
 from tests.gblend.tiny import tiny_config
 
 
-def plan(data: str, config, folder, methods=("naive",)):
-    return make_plan(data, config, methods, [0], workers=1, place=lambda run: str(folder / run.name))
+def plan(data: str, config, folder, methods=("naive",), *, workers: int = 1):
+    return make_plan(data, config, methods, [0], workers=workers, place=lambda run: str(folder / run.name))
 
 
 def test_a_tensor_that_no_network_of_ours_reads_is_refused_with_the_remedy(tmp_path):
@@ -39,3 +43,16 @@ def test_what_can_be_made_is_planned(tmp_path):
     made = plan(with_column(tmp_path / "data"), run_config(), tmp_path, methods=("uni:pose", "pretrain"))
     assert [run.method for run in made.places] == ["uni:pose", "uni:rgb", "pretrain"]
     assert made.pending == 3
+
+
+def test_a_run_that_another_number_of_workers_began_is_refused_and_otherwise_pending(tmp_path):
+    data, config = with_column(tmp_path / "data"), run_config()
+    settings = run_settings(RunSpec(method="naive", seed=0), config, load_run_data(data, config), data)
+    StateFiles(directory=str(tmp_path / "naive-s0" / "state"), settings=what_decides(settings)).write(
+        {}, at="somewhere"
+    )
+    assert plan(data, config, tmp_path).pending == 1
+    with pytest.raises(
+        ValueError, match=r"naive-s0/state is of a run begun by 1 training workers, and there are 2; .*"
+    ):
+        plan(data, config, tmp_path, workers=2)

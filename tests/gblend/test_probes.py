@@ -12,7 +12,7 @@ from gblend.estimate import ENDS
 from gblend.loop import Learner, Position, make_optimizer, train, train_together
 from gblend.model import make_model
 from gblend.moments import PARTS, measure_both
-from gblend.probes import run_probes
+from gblend.probes import Probes
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
@@ -28,9 +28,13 @@ def learner(model, config):
     return Learner(model=model, weights=weights, optimizer=make_optimizer(model, config))
 
 
+def probes_of(model, data, config, start):
+    return Probes(model=model, data=data, config=config, start=start, ahead=AHEAD, seed=5).run()
+
+
 def probe(model, data, **blend):
     config = tiny_config(blend=BlendConfig(**blend))
-    return run_probes(model, data, config, start=measure_both(model, data, config.loss), ahead=AHEAD, seed=5)
+    return probes_of(model, data, config, measure_both(model, data, config.loss))
 
 
 def test_branches_trained_side_by_side_end_with_the_bits_of_branches_trained_alone():
@@ -65,7 +69,7 @@ def test_so_they_do_with_every_fusion(fusion):
     for kind in ("shared", "sequential"):
         config = tiny_config(model=model, blend=BlendConfig(probe_pass=kind))
         network, data = make_model(MODALITIES, len(CLASSES), model, seed=0), tiny_data()
-        found = run_probes(network, data, config, start=measure_both(network, data, config.loss), ahead=AHEAD, seed=5)
+        found = probes_of(network, data, config, measure_both(network, data, config.loss))
         losses.append([found[head].end_valid.loss_nats for head in HEADS])
     np.testing.assert_array_equal(*losses)
 
@@ -153,7 +157,7 @@ def test_both_ends_of_a_probe_are_measured_by_the_users_loss_it_trains_on(tmp_pa
         # Adam's steps do not depend on the loss's unit.
         config = tiny_config(loss=LossConfig(callable=own), optim=OptimConfig(name="adam", weight_decay=0.0))
         start = measure_both(model, data, config.loss)
-        found[own] = run_probes(model, data, config, start=start, ahead=AHEAD, seed=5)
+        found[own] = probes_of(model, data, config, start)
     for head in HEADS:
         for end in ("start_train", "start_valid", "end_train", "end_valid"):
             nats, bits = (getattr(found[own][head], end).loss_nats for own in (None, "own_bits:bits"))

@@ -2,12 +2,18 @@
 
 import csv
 import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.processes import descendants
 from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.runs import load_runs
 from gblend.worker import make_plan, train_runs
@@ -17,6 +23,7 @@ from jobs.manifest import manifest
 from jobs.preprocess import preprocess
 from jobs.train import train
 from schemas.features import FlowSpec, RgbSpec
+from tests.gblend.stops import assert_same_run
 from tests.media import gray_level, steady, tone, write_media
 
 LABELS = ("low", "middle", "high")
@@ -138,6 +145,40 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     finally:
         shard.write_bytes(whole)
     assert "\n" not in str(caught.value)
+
+
+@contextmanager
+def killing_a_worker(run: Path) -> Iterator[list[int]]:
+    """Kill one training worker of this process's cluster as soon as a state of the run is whole."""
+    killed: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not killed and not done.wait(0.01):
+            if any(run.glob("state/*/whole.json")):
+                for process in descendants(os.getpid()):
+                    if not killed and process.command.startswith("ray::RayTrainWorker"):
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparison, data, tmp_path, capsys):
+    place = tmp_path / "online"
+    plan = make_plan(data, CONFIG, ["online"], [0], workers=2, place=lambda run: str(place))
+    with killing_a_worker(place) as killed:
+        train_runs(plan, ComputeConfig(workers=2, restarts=1, checkpoint_every=1), storage=str(tmp_path / "ray"))
+    assert len(killed) == 1
+    assert "online seed 0 was stopped and goes on: " in capsys.readouterr().out
+    assert_same_run(place, comparison / "runs" / "online-s0")
 
 
 @pytest.mark.parametrize(
