@@ -27,7 +27,10 @@ from gblend.records import RunResult
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, what_decides
 from gblend.runner import Runner
 from gblend.scores import metric_words
-from gblend.state_files import require_workers
+from gblend.state_files import delete, require_workers
+
+RAY_PREFIX = "ray-"
+"""Start of the names of Ray Train's own directories; a number follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +85,12 @@ def make_plan(
     places = {run: place(run) for run in runs}
     pending = 0
     for run, where in places.items():
-        settings = run_settings(run, config, loaded, data)
+        settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
         if finished_run(where, settings) is None:
-            require_workers(f"{where}/{STATE_DIRECTORY}", what_decides(settings), workers)
+            require_workers(states, what_decides(settings), workers)
             pending += 1
+        else:
+            delete(states)  # of a job that was killed just before it did this itself
     if pending:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
@@ -106,7 +111,7 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
     """
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
-    name = f"ray-{time.time_ns()}"
+    name = f"{RAY_PREFIX}{time.time_ns()}"
     lines = Queue(actor_options={"num_cpus": 0})
     trainer = ray.train.torch.TorchTrainer(
         _work,
@@ -129,9 +134,18 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(_cause(error)) from error
         finally:
-            fs, root = fsspec.core.url_to_fs(storage)
-            if fs.exists(f"{root}/{name}"):
-                fs.rm(f"{root}/{name}", recursive=True)
+            delete_ray_directories(storage)
+
+
+def delete_ray_directories(storage: str) -> None:
+    """Delete what Ray Train keeps below a directory, also that of jobs whose driver was killed."""
+    fs, root = fsspec.core.url_to_fs(storage)
+    fs.invalidate_cache(root)
+    if fs.isdir(root):
+        for place in fs.ls(root, detail=False):
+            name = place.rstrip("/").rpartition("/")[2]
+            if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
+                fs.rm(place, recursive=True)
 
 
 def _work(job: dict) -> None:

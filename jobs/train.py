@@ -8,7 +8,7 @@ import sys
 
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.runs import load_run
-from gblend.worker import Plan, describe, make_plan, train_runs
+from gblend.worker import Plan, delete_ray_directories, describe, make_plan, train_runs
 from jobs.cli import Flat, JobError, run
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
@@ -61,6 +61,8 @@ def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
                 train_runs(plan, compute, storage=storage)
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
+    else:
+        delete_ray_directories(storage)  # of a driver that was killed, and whose workers finished
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from gblend.config import EncodersConfig, ModelConfig
 from gblend.data import load_run_data
 from gblend.methods import RunSpec
 from gblend.run_files import run_settings, what_decides
+from gblend.runner import Runner
 from gblend.state_files import StateFiles
-from gblend.worker import make_plan
+from gblend.worker import delete_ray_directories, make_plan
 from tests.gblend.test_tensor_column import run_config, with_column
 from tests.gblend.tiny import tiny_config
 
@@ -56,3 +57,20 @@ def test_a_run_that_another_number_of_workers_began_is_refused_and_otherwise_pen
         ValueError, match=r"naive-s0/state is of a run begun by 1 training workers, and there are 2; .*"
     ):
         plan(data, config, tmp_path, workers=2)
+
+
+def test_what_a_killed_job_left_of_ray_train_is_deleted_and_nothing_else(tmp_path):
+    for name in ("ray-1795664565133199962", "ray-notes", "runs"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    delete_ray_directories(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ray-notes", "runs"]
+    delete_ray_directories(str(tmp_path / "nothing"))
+
+
+def test_a_state_that_a_killed_job_left_beside_a_result_is_deleted(tmp_path):
+    data, config = with_column(tmp_path / "data"), run_config()
+    runner = Runner(data=load_run_data(data, config), config=config, data_path=data)
+    runner.run(RunSpec(method="uni:pose", seed=0), str(tmp_path / "uni-pose-s0"))
+    (tmp_path / "uni-pose-s0" / "state" / "000001").mkdir(parents=True)
+    assert plan(data, config, tmp_path, methods=("uni:pose",)).pending == 0
+    assert not (tmp_path / "uni-pose-s0" / "state").exists()

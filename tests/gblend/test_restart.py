@@ -45,7 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def config_of(way: str, **changes: Any) -> TrainConfig:
-    return tiny_config(**{"blend": BLEND, **WAYS[way], **changes})
+    return tiny_config(**{"blend": BLEND, **WAYS.get(way, {}), **changes})
 
 
 def spec_of(way: str) -> RunSpec:
@@ -177,6 +177,12 @@ def test_a_run_that_was_stopped_is_refused_with_other_settings(stopped):
     with pytest.raises(ValueError, match=r"an unfinished run with other settings \(epochs: 3 there, 4 now\); choose"):
         carry_out("equal", stopped, epochs=4)
     assert len(states_in(stopped)) == 2
+
+
+def test_a_run_that_was_stopped_goes_on_when_it_is_to_be_judged_by_another_way_of_predicting(stopped):
+    said: list[str] = []
+    assert carry_out("equal", stopped, said=said, predict_by="stack").predict_by == "stack"
+    assert said == ["equal seed 0 was stopped and goes on: 1 of 3 epochs and 2 steps"]
 
 
 def test_states_of_other_settings_are_not_used_even_without_the_document_that_names_them(stopped):

@@ -148,3 +148,23 @@ def test_they_lie_on_any_file_system_of_fsspec():
     again.delete()
     assert StateFiles(directory="memory://restart/run/state", settings=SETTINGS, say=said.append).newest() is None
     assert said == []
+
+
+def test_they_lie_in_a_bucket_of_s3(s3_bucket, s3_client):
+    said: list[str] = []
+    place = f"s3://{s3_bucket}/run/state"
+    files = StateFiles(directory=place, settings=SETTINGS, say=said.append)
+    for number in (1, 2, 3):
+        files.write(state_of(number), at="somewhere")
+    names = [item["Key"] for item in s3_client.list_objects_v2(Bucket=s3_bucket)["Contents"]]
+    assert names == [
+        f"run/state/{number}/{name}"
+        for number in ("000002", "000003")
+        for name in ("shared.pt", "whole.json", "worker-0.pt")
+    ]
+    s3_client.delete_object(Bucket=s3_bucket, Key="run/state/000003/worker-0.pt")
+    again = StateFiles(directory=place, settings=SETTINGS, say=said.append)
+    assert again.newest()["records"] == "2"
+    assert said == [f"{place}/000003 is not used: it has no worker-0.pt"]
+    again.delete()
+    assert "Contents" not in s3_client.list_objects_v2(Bucket=s3_bucket)
