@@ -1,15 +1,12 @@
-import functools
 import importlib
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from gblend.methods import check_methods
-from jobs.cli import main
 from jobs.recipes import small_cpu
+from tests.commands import assert_taken, commands_in
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -50,38 +47,10 @@ def test_the_method_page_has_every_equation_algorithm_table_and_figure_of_the_pa
         assert list(dict.fromkeys(numbers)) == list(range(1, count + 1))
 
 
-def commands_in(page: str) -> list[list[str]]:
-    """Lines of its shell blocks that begin with `gblend`, continued ones joined, [options] given, the first of a|b."""
-    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
-    text = re.sub(r"\|\w+", "", re.sub(r"[\[\]]", "", "\n".join(blocks)))
-    lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gblend ")]
-
-
-def recorder(job):
-    """In place of a job: takes what it takes, and does what it does before it reads data."""
-
-    @functools.wraps(job)
-    def record(*args, **given):
-        if given.get("methods"):
-            config = given["config"]
-            assert config.modalities
-            check_methods(given["methods"], config.modalities, config)
-
-    return record
-
-
-@pytest.mark.parametrize("page", ["method.md", "data.md"])
+@pytest.mark.parametrize("page", ["method.md", "data.md", "clusters.md"])
 def test_every_command_on_a_page_is_one_the_program_takes(page, monkeypatch, capsys):
-    commands = commands_in(page)
-    assert commands
-    for name in {command[0] for command in commands}:
-        module = importlib.import_module(f"jobs.{name}")
-        job = getattr(module, name)
-        fakes = {key: recorder(each) for key, each in job.items()} if isinstance(job, dict) else recorder(job)
-        monkeypatch.setattr(module, name, fakes)
-    for command in commands:
-        assert main(command) == 0, f"{shlex.join(command)}: {capsys.readouterr().err}"
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+    assert_taken(commands_in("\n".join(blocks)), monkeypatch, capsys)
 
 
 def test_every_flag_on_the_method_page_is_a_setting_of_a_recipe():

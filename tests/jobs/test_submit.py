@@ -1,4 +1,6 @@
-"""The README's way onto a cluster: `ray start --head` and `ray job submit`, each a process of its own."""
+"""The README's way onto a cluster: `ray start` of a head and of a second node, and `ray job submit`, each a process of
+its own.
+"""
 
 import json
 import os
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import descendants
+from gblend.runs import load_run
 from jobs.manifest import manifest
 from tests.media import ordinary_clip
 
@@ -45,32 +48,34 @@ def cluster() -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     with tempfile.TemporaryDirectory(prefix="gb-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        dashboard = free_port()
-        head = subprocess.Popen(
-            [
-                *(RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={scratch}", f"--port={free_port()}"),
-                *("--include-dashboard=true", f"--dashboard-port={dashboard}", "--object-store-memory=200000000"),
-                f"--dashboard-agent-listen-port={free_port()}",
-            ],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        dashboard, port = free_port(), free_port()
+        nodes: list[subprocess.Popen] = []
+
+        def start(*arguments: str) -> None:
+            line = [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=200000000", *arguments]
+            # A node empties the directory of uploaded packages when it starts: two on a host must not share it.
+            line += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={scratch}/{len(nodes)}"]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            nodes.append(subprocess.Popen(line, env=environment, start_new_session=True, **quiet))
+
         try:
+            start("--head", f"--port={port}", "--include-dashboard=true", f"--dashboard-port={dashboard}")
             deadline = time.monotonic() + 120
             while not answers(f"http://127.0.0.1:{dashboard}/api/jobs/"):
-                assert head.poll() is None, "ray start --head ended by itself"
+                assert nodes[0].poll() is None, "ray start --head ended by itself"
                 assert time.monotonic() < deadline, "the job server did not come up"
                 time.sleep(0.2)
+            start(f"--address=127.0.0.1:{port}")
+            # The first job waits for it: asking the cluster from here would cost another process.
             yield f"http://127.0.0.1:{dashboard}", environment
         finally:
             # Asked to end, `ray start --block` takes half a minute to take leave of its parts.
-            for process in descendants(head.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
-            head.kill()
-            head.wait()
+            for node in nodes:
+                for process in descendants(node.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+                node.kill()
+                node.wait()
 
 
 def submit(cluster: tuple[str, dict[str, str]], *command: str) -> subprocess.CompletedProcess[str]:
@@ -79,36 +84,72 @@ def submit(cluster: tuple[str, dict[str, str]], *command: str) -> subprocess.Com
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-WHERE = (
-    "import json, os, ray, schemas, jobs.session as s; c = s.connect(); c.__enter__(); "
-    "f = lambda: [os.getcwd(), __import__('schemas').__file__]; "
-    "print(json.dumps([f(), ray.get(ray.remote(f).remote())])); c.__exit__(None, None, None)"
-)
-"""Prints the working directory and where `schemas` comes from, of the driver and of a task."""
+WHERE = """
+import json, os, time, ray, schemas
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from jobs.session import connect
+
+def where():
+    import schemas
+    return [os.getcwd(), schemas.__file__]
+
+with connect():
+    while len(nodes := [node["NodeID"] for node in ray.nodes() if node["Alive"]]) < 2:
+        time.sleep(0.2)
+    on = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    print(json.dumps([where(), *ray.get([ray.remote(where).options(scheduling_strategy=s).remote() for s in on])]))
+"""
+"""Prints the working directory and where `schemas` comes from, of the driver and of a task on each of two nodes."""
 
 
 @pytest.mark.slow
-def test_driver_and_workers_import_the_packages_that_were_uploaded(cluster):
+def test_driver_and_workers_of_both_nodes_import_the_packages_that_were_uploaded(cluster):
     # The packages are also installed in the interpreter that runs the job, so that it works proves nothing.
     done = submit(cluster, "-c", WHERE)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("[[")]
-    for directory, file in json.loads(line):
+    places = json.loads(line)
+    assert len(places) == 3
+    for directory, file in places:
         assert "working_dir_files" in directory
         assert Path(file) == Path(directory) / "schemas" / "__init__.py"
 
 
-@pytest.mark.slow
-def test_a_submitted_preprocess_job_writes_the_data_set(cluster, tmp_path):
-    for split in ("train", "test"):
+@pytest.fixture(scope="module")
+def data(cluster, tmp_path_factory) -> Path:
+    """A data set that a submitted job made."""
+    root = tmp_path_factory.mktemp("submitted")
+    for split, count in (("train", 6), ("test", 1)):
         for label in ("a", "b"):
-            ordinary_clip(tmp_path / "videos" / split / label / "0.mp4")
-    clips = manifest["folder"](videos=str(tmp_path / "videos"), out=str(tmp_path / "clips.parquet"))
-    line = f"jobs.preprocess --manifest {clips} --videos {tmp_path}/videos --out {tmp_path}/data --rgb.short-side-px 32"
+            for number in range(count):
+                ordinary_clip(root / "videos" / split / label / f"{number}.mp4")
+    clips = manifest["folder"](videos=str(root / "videos"), out=str(root / "clips.parquet"))
+    line = f"jobs.preprocess --manifest {clips} --videos {root}/videos --out {root}/data --rgb.short-side-px 36"
     done = submit(cluster, "-m", *line.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / "data" / "dataset.json").read_text())["counts"]["train"]["ok"] == 2
-    assert f"{tmp_path}/data" in done.stdout
+    assert f"{root}/data" in done.stdout
+    return root / "data"
+
+
+@pytest.mark.slow
+def test_a_submitted_preprocess_job_writes_the_data_set(data):
+    counts = json.loads((data / "dataset.json").read_text())["counts"]
+    assert (counts["train"]["ok"], counts["test"]["ok"]) == (12, 2)
+
+
+@pytest.mark.slow
+def test_a_submitted_training_of_two_workers_on_two_nodes_writes_its_run(cluster, data):
+    """A node has one core and a worker takes one, so they cannot be on the same node."""
+    out = data.parent / "run"
+    line = f"jobs.train small-cpu --data {data} --out {out} --method equal --epochs 1 --workers 2"
+    line += " --modalities rgb logmel --input.frames 4 --blend.refit-epochs 0"
+    done = submit(cluster, "-m", *line.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(out) in done.stdout
+    result = load_run(str(out)).result
+    assert (result.method, result.workers, result.train_clips + result.heldout_clips) == ("equal", 2, 12)
+    assert result.scores["test"]["fused"].count == 2
+    assert (out / "report.html").is_file()
 
 
 @pytest.mark.slow
