@@ -123,7 +123,7 @@ class Runner:
         if state is not None:
             work.restore(state)
             if collective.rank() == 0:
-                self.say(f"{spec.method} seed {spec.seed} was stopped and goes on: {work.place}")
+                self.say(f"{spec.method} seed {spec.seed} was stopped and goes on: {work.in_words}")
         work.train()
         work.score()
         return work

@@ -144,8 +144,8 @@ class Training:
         return None if self.refitting is None else self.refitting.learners[0].model
 
     @property
-    def place(self) -> str:
-        """Where the run is, in words."""
+    def in_words(self) -> str:
+        """Where the run is."""
         parts = [how_far(self.lesson.progress, 0, self.config.epochs)]
         if self.probes is not None and self.probes.lesson is not None:
             ahead = self.probes.ahead
@@ -195,7 +195,7 @@ class Training:
         """Save the run as it is now, where it is saved at all."""
         self.unsaved_steps = 0
         if self.files is not None:
-            self.files.write(self.state(), at=self.place)
+            self.files.write(self.state(), at=self.in_words)
 
     def _count_step(self) -> None:
         self.unsaved_steps += 1

@@ -19,7 +19,7 @@ from gblend.records import read_json
 from gblend.runner import Runner
 from gblend.state_files import StateFiles
 from tests.gblend.stops import SAVED, assert_same_run, stop_again_and_again, stop_before, stopping
-from tests.gblend.tiny import tiny_config, tiny_data
+from tests.gblend.tiny import EVENT, TASK, VERB, tiny_config, tiny_data
 
 MODALITIES = ("rgb", "logmel")
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ogm-ge": {},
     "equal": {"optim": OptimConfig(name="adamw", learning_rate=0.02)},
     "uncertainty": {},
-    "tracked": {"blend": replace(BLEND, smoothing=0.5)},
+    "tracked, two tasks": {"blend": replace(BLEND, smoothing=0.5)},
     "offline": {},
     "online": {"blend": replace(BLEND, probe_end="best-v")},
     "online, one probe after another": {"blend": replace(BLEND, probe_pass="sequential")},
@@ -52,14 +52,16 @@ def spec_of(way: str) -> RunSpec:
     return RunSpec(method=way.partition(",")[0], seed=0)
 
 
-def data() -> RunData:
-    """Three steps an epoch, two for probes."""
-    return replace(tiny_data(train=18, heldout=6), modalities=MODALITIES, probe_part=list(range(12)))
+def data_of(way: str) -> RunData:
+    """Three steps an epoch, two for probes. Of two tasks, one is of several labels."""
+    tasks = (VERB, EVENT) if "two tasks" in way else (TASK,)
+    found = tiny_data(train=18, heldout=6, tasks=tasks)
+    return replace(found, modalities=MODALITIES, probe_part=list(range(12)))
 
 
 def carry_out(way: str, place: Path, *, needed=None, every: int = 1, said: list[str] | None = None, **changes):
     runner = Runner(
-        data=data(),
+        data=data_of(way),
         config=config_of(way, **changes),
         data_path="memory",
         checkpoint_every=every,
