@@ -32,8 +32,9 @@ import torch
 
 from benchmarks.table import table
 from gblend.blend_config import PAPER, ROBUST
+from gblend.clip_dataset import Draw, Sample, WindowDataset
 from gblend.config import TrainConfig
-from gblend.data import Draw, RunData, Sample, WindowDataset, load_run_data
+from gblend.data import RunData, load_run_data
 from gblend.methods import RunSpec
 from gblend.model import make_model
 from gblend.moments import Measured, measure_both

@@ -73,7 +73,7 @@ class Split:
 
 
 class TensorClips:
-    """A split as `gblend.data.WindowDataset`; every window is the whole clip."""
+    """A split as `gblend.clip_dataset.WindowDataset`; every window is the whole clip."""
 
     tasks = by_key([Task(name="class", kind="single", classes=tuple(map(str, range(CLASSES))))])
 

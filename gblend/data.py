@@ -1,121 +1,22 @@
-"""What a run trains and measures on: T, V, a slice T' of T as large as V, and the other splits.
+"""What a run trains and measures on: T, V, a slice T' of T as large as V, and the other splits."""
 
-A map-style torch data set over the shards; which clip comes when is decided by (seed, stream, epoch) alone: not by the
-number of workers or loader processes, nor by what was measured before.
-"""
-
-import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Bool
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from gblend.clip_choice import apply_missing_policy, choose_part, choose_slice, require_disjoint, require_resolution
+from gblend.clip_dataset import ClipDataset, WindowDataset
 from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
 from gblend.heads import by_key
 from gblend.holdout import hold_out
-from gblend.inputs import choose_window, cut_window, window_spec
-from gblend.labels import count_classes, label_value, leave_out_unlabelled, require_labels, strata
+from gblend.inputs import window_spec
+from gblend.labels import count_classes, leave_out_unlabelled, require_labels, strata
 from schemas import FeatureSpec, Task, TensorSpec
 from schemas.features import FORMAT_VERSION
-
-Draw = tuple[int, tuple[int, ...] | None]
-"""Position of a clip, and the entropy of its random window; None for the central window."""
-
-Sample = dict[str, Any]
-"""``position`` int, ``labels`` per task key (`gblend.labels.label_value`), ``arrays`` and ``present`` (bool) per
-modality."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """Samples side by side, on the CPU."""
-
-    position: Tensor
-    """int64 (batch): place of each clip in its data set."""
-    labels: dict[str, Tensor]
-    """Per task key (`gblend.heads`), int64 (batch), or for several labels float32 (batch, classes) of 0 and 1; -1 where
-    the clip is unlabelled."""
-    arrays: dict[str, Tensor]
-    """Per modality, (batch, ...), as `gblend.inputs.cut_window` makes them."""
-    present: dict[str, Tensor]
-    """Per modality, bool (batch)."""
-
-
-@runtime_checkable
-class WindowDataset(Protocol):
-    """What training and measuring ask of a set of clips."""
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Tasks by key (`gblend.heads`)."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        ...
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        """A window of one clip."""
-        ...
-
-    def only(self, modalities: tuple[str, ...]) -> "WindowDataset":
-        """The same clips and windows, bringing no other modality than these."""
-        ...
-
-
-class ClipDataset(Dataset):
-    """Windows of stored clips, indexed by `Draw`."""
-
-    def __init__(
-        self,
-        index: ClipIndex,
-        reader: ClipReader,
-        *,
-        config: TrainConfig,
-        spec: FeatureSpec,
-        tasks: Mapping[str, Task],
-        modalities: tuple[str, ...],
-        columns: Mapping[str, TensorSpec] | None = None,
-    ) -> None:
-        self.index = index
-        self.tasks = tasks
-        self._reader = reader
-        self._config = config
-        self._spec = spec
-        self._modalities = modalities
-        self._columns = columns or {}
-
-    def only(self, modalities: tuple[str, ...]) -> "ClipDataset":
-        """Decode these modalities only. Windows stay where they are for the full set: branches see the same moments."""
-        fewer = copy.copy(self)
-        fewer._modalities = tuple(name for name in self._modalities if name in modalities)
-        return fewer
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        position, entropy = draw
-        clip = self._reader.read(self.index.shards[position], int(self.index.rows[position]))
-        rng = None if entropy is None else np.random.default_rng(entropy)
-        window = choose_window(clip, self._config.input, rng)
-        return {
-            "position": position,
-            "labels": {
-                key: label_value(self.index.labels[key][position].as_py(), task) for key, task in self.tasks.items()
-            },
-            "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities, columns=self._columns),
-            # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
-            "present": {name: clip.has(name) for name in self._modalities},
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,44 +59,6 @@ class RunData:
     def classes(self) -> dict[str, int]:
         """Number of classes per task key."""
         return {key: len(task.classes) for key, task in self.tasks.items()}
-
-
-def training_batches(
-    count: int, *, batch_size: int, entropy: tuple[int, ...], rank: int, world: int
-) -> list[list[int]]:
-    """One epoch of one worker: a permutation cut into nearly equal batches, each shared among the workers.
-
-    Every clip comes once; no batch is more than one clip smaller than another, so none needs to be dropped.
-
-    >>> a = training_batches(10, batch_size=4, entropy=(1,), rank=0, world=2)
-    >>> b = training_batches(10, batch_size=4, entropy=(1,), rank=1, world=2)
-    >>> [len(x) + len(y) for x, y in zip(a, b)], sorted(sum(a + b, []))
-    ([5, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    """
-    if count < 2 * world:
-        raise ValueError(f"{count} training clips are too few for {world} workers; use at most {max(1, count // 2)}")
-    order = np.random.default_rng(entropy).permutation(count)
-    steps = max(1, min(round(count / batch_size), count // (2 * world)))
-    return [batch[rank::world].tolist() for batch in np.array_split(order, steps)]
-
-
-def training_loader(
-    data: WindowDataset, batches: list[list[int]], entropy: tuple[int, ...], *, processes: int = 0
-) -> Iterator[Batch]:
-    """Batches of random windows. Each window depends on ``entropy`` and on its clip alone."""
-    draws: list[list[Draw]] = [[(i, (*entropy, i)) for i in batch] for batch in batches]
-    return _load(data, draws, processes)
-
-
-def measuring_loader(
-    data: WindowDataset, positions: Sequence[int], *, batch_size: int, rank: int, world: int, processes: int = 0
-) -> Iterator[Batch]:
-    """Batches of central windows: this worker's share, no clip twice and none left out."""
-    mine = positions[rank::world]
-    draws: list[list[Draw]] = [
-        [(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)
-    ]
-    return _load(data, draws, processes)
 
 
 def load_run_data(data: str, config: TrainConfig) -> RunData:
@@ -266,77 +129,3 @@ def fingerprint(
     if columns:
         digest.update(json.dumps({name: spec.describe() for name, spec in columns.items()}, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def require_disjoint(train: ClipIndex, other: ClipIndex, split: str) -> None:
-    """Raise ``ValueError`` when clips of one source video are in train and in ``split``."""
-    shared = set(train.uris) & set(other.uris)
-    if shared:
-        raise ValueError(
-            f"{len(shared)} source videos are both in train and in {split}, for example {min(shared)!r}: scores there "
-            "would not be of unseen data; give every video one split in the manifest"
-        )
-
-
-def require_resolution(features: FeatureSpec, config: TrainConfig) -> None:
-    """Raise ``ValueError`` when frames would have to be enlarged to fit the network."""
-    stored_px = min(features.rgb.fixed_size_px or (features.rgb.short_side_px,))
-    wanted_px = config.input.scale_px or config.input.crop_px
-    if stored_px < wanted_px:
-        raise ValueError(
-            f"stored frames have a short side of {stored_px} px, the recipe wants {wanted_px}; preprocess with "
-            f"--rgb.short-side-px {wanted_px}, or lower --input.scale-px and --input.crop-px"
-        )
-
-
-def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:
-    """Clips a run may use, and how many were left out. A clip that has none of the modalities is no use to any head."""
-    names, masks = ", ".join(index.present), list(index.present.values())
-    usable = np.any(masks, axis=0) if config.missing == "zero" else np.all(masks, axis=0)
-    if not usable.any():
-        if config.missing == "zero":
-            raise ValueError(f"no clip of split {split!r} has any of {names}; choose other modalities")
-        raise ValueError(f"no clip of split {split!r} has all of {names}; use --missing zero or fewer modalities")
-    return index.take(usable), int((~usable).sum())
-
-
-def choose_part(train: ClipIndex, fraction: float, *, seed: int) -> Bool[np.ndarray, " clips"]:
-    """Clips that short probes train on: about ``fraction`` of every class, groups whole, as V is chosen."""
-    if fraction == 1.0:
-        return np.ones(len(train), dtype=bool)
-    try:
-        return hold_out(strata(train), train.groups, fraction, seed=seed)
-    except ValueError:
-        raise ValueError(
-            f"blend.probe_fraction ({fraction:g}) of {len(train)} training clips in {len(set(train.groups))} groups is "
-            "none or all of them; use more clips, or 1"
-        ) from None
-
-
-def choose_slice(train: ClipIndex, size: int, *, seed: int) -> list[int]:
-    """T': ``size`` clips of T, the classes in proportion, the same for every run."""
-    if size >= len(train):
-        return list(range(len(train)))
-    # Every clip is a group of its own: T' is not held out from anything.
-    chosen = hold_out(strata(train), range(len(train)), size / len(train), seed=seed)
-    return np.flatnonzero(chosen).tolist()
-
-
-def _load(data: WindowDataset, draws: list[list[Draw]], processes: int) -> Iterator[Batch]:
-    # A generator of its own: a DataLoader otherwise draws its base seed from torch's global one.
-    generator = torch.Generator().manual_seed(0)
-    return iter(
-        DataLoader(
-            cast(Dataset, data), batch_sampler=draws, collate_fn=_collate, num_workers=processes, generator=generator
-        )
-    )
-
-
-def _collate(samples: list[Sample]) -> Batch:
-    names = samples[0]["arrays"]
-    return Batch(
-        position=torch.tensor([s["position"] for s in samples]),
-        labels={key: torch.from_numpy(np.stack([s["labels"][key] for s in samples])) for key in samples[0]["labels"]},
-        arrays={name: torch.from_numpy(np.stack([s["arrays"][name] for s in samples])) for name in names},
-        present={name: torch.tensor([s["present"][name] for s in samples]) for name in names},
-    )

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gblend import collective
+from gblend.batches import Batch, training_batches, training_loader
 from gblend.config import TrainConfig
-from gblend.data import Batch, RunData, training_batches, training_loader
+from gblend.data import RunData
 from gblend.encoders import OwnEncoder
 from gblend.heads import key_of
 from gblend.inputs import to_inputs

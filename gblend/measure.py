@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gblend import collective
-from gblend.data import WindowDataset, measuring_loader
+from gblend.batches import measuring_loader
+from gblend.clip_dataset import WindowDataset
 from gblend.heads import FUSED, branch_of, key_of, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loss import clip_losses, labelled

@@ -15,8 +15,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from gblend.clip_dataset import WindowDataset
 from gblend.config import TrainConfig
-from gblend.data import RunData, WindowDataset
+from gblend.data import RunData
 from gblend.estimate import estimate
 from gblend.heads import FUSED, branch_of, head_name, key_of, of_each_task
 from gblend.joint import score_branches, score_tasks

@@ -17,8 +17,9 @@ import ray.train.torch
 import torch
 from ray.util.queue import Empty, Queue
 
+from gblend.batches import training_batches
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.data import load_run_data, training_batches
+from gblend.data import load_run_data
 from gblend.heads import of_each_task
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed

@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from gblend import collective
+from gblend.batches import measuring_loader
 from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
-from gblend.data import measuring_loader
 from gblend.estimate import ProbeLosses, estimate
 from gblend.inputs import to_inputs
 from gblend.loop import Learner, Position, make_optimizer, train, train_together

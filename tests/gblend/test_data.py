@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from gblend.batches import measuring_loader, training_batches, training_loader
 from gblend.config import BlendConfig, InputConfig, TrainConfig
-from gblend.data import load_run_data, measuring_loader, training_batches, training_loader
+from gblend.data import load_run_data
 from schemas import FeatureSpec, RgbSpec
 from tests.gblend.shards import gradient_clip, write_dataset
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gblend.batches import training_batches
 from gblend.config import OptimConfig
-from gblend.data import training_batches
 from gblend.inputs import to_inputs
 from gblend.loop import Position, make_optimizer, train
 from gblend.loss import blended_loss

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gblend.data import training_loader
+from gblend.batches import training_loader
 from gblend.inputs import to_inputs
 from gblend.model import make_model
 from gblend.modulation import factors_of, label_scores, modulate

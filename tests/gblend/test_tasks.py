@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from gblend import collective
+from gblend.batches import measuring_loader, training_loader
 from gblend.config import BlendConfig, LossConfig
-from gblend.data import measuring_loader, training_loader
 from gblend.heads import head_names, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loop import Learner, Position, make_optimizer, train_together

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from gblend.batches import measuring_loader
 from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import EncodersConfig, ModelConfig
-from gblend.data import load_run_data, measuring_loader
+from gblend.data import load_run_data
 from gblend.inputs import to_inputs, whole_tensor
 from gblend.methods import RunSpec
 from gblend.model import make_model

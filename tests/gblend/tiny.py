@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from gblend.clip_dataset import Draw, Sample
 from gblend.config import BlendConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
-from gblend.data import Draw, RunData, Sample
+from gblend.data import RunData
 from gblend.heads import by_key
 from gblend.labels import label_value
 from schemas import FeatureSpec, Task
