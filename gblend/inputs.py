@@ -42,12 +42,17 @@ def choose_window(clip: StoredClip, config: InputConfig, rng: np.random.Generato
 
     All four numbers are always drawn, so that a setting changes nothing but what it names.
     """
-    counts = [len(images) for images in (clip.rgb, clip.flow) if images is not None]
-    starts = start_count(min(counts), frames=config.frames, step=config.frame_step) if counts else 1
+    starts = count_starts(clip, config)
     if rng is None:
         return Window(start_frame=(starts - 1) // 2, top=0.5, left=0.5, mirrored=False)
     start, top, left, coin = int(rng.integers(starts)), rng.random(), rng.random(), rng.random()
     return Window(start_frame=start, top=top, left=left, mirrored=config.flip == "horizontal" and coin < 0.5)
+
+
+def count_starts(clip: StoredClip, config: InputConfig) -> int:
+    """How many places a window has in a clip; one in a clip without a picture."""
+    counts = [len(images) for images in (clip.rgb, clip.flow) if images is not None]
+    return start_count(min(counts), frames=config.frames, step=config.frame_step) if counts else 1
 
 
 def cut_window(
