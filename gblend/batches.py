@@ -29,6 +29,8 @@ class Batch:
     """Per modality, (batch, ...), as `gblend.inputs.cut_window` makes them."""
     present: dict[str, Tensor]
     """Per modality, bool (batch)."""
+    enlarged: Tensor
+    """float32 (batch): by how much a clip's pictures, and displacements, are larger than those of central windows."""
 
 
 def training_batches(
@@ -86,4 +88,5 @@ def _collate(samples: list[Sample]) -> Batch:
         labels={key: torch.from_numpy(np.stack([s["labels"][key] for s in samples])) for key in samples[0]["labels"]},
         arrays={name: torch.from_numpy(np.stack([s["arrays"][name] for s in samples])) for name in names},
         present={name: torch.tensor([s["present"][name] for s in samples]) for name in names},
+        enlarged=torch.tensor([s.get("enlarged", 1.0) for s in samples], dtype=torch.float32),
     )

@@ -31,6 +31,15 @@ def require_resolution(features: FeatureSpec, config: TrainConfig) -> None:
         )
 
 
+def require_bands(features: FeatureSpec, config: TrainConfig) -> None:
+    """Raise ``ValueError`` when a mask over mel bands may be wider than all of them."""
+    if config.input.band_masks[1] > features.logmel.mels:
+        raise ValueError(
+            f"input.band_masks ({config.input.band_masks[1]}) must not be wider than the {features.logmel.mels} mel "
+            "bands that are stored"
+        )
+
+
 def apply_missing_policy(index: ClipIndex, config: TrainConfig, split: str) -> tuple[ClipIndex, int]:
     """Clips a run may use, and how many were left out. A clip that has none of the modalities is no use to any head."""
     names, masks = ", ".join(index.present), list(index.present.values())

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from gblend.clips import ClipIndex, ClipReader
 from gblend.config import TrainConfig
-from gblend.inputs import choose_window, cut_window
+from gblend.inputs import choose_window, cut_window, enlargement
 from gblend.labels import label_value
 from schemas import FeatureSpec, Task, TensorSpec
 
@@ -22,7 +22,7 @@ Draw = tuple[int, tuple[int, ...] | None]
 
 Sample = dict[str, Any]
 """``position`` int, ``labels`` per task key (`gblend.labels.label_value`), ``arrays`` and ``present`` (bool) per
-modality."""
+modality; where pictures are not all of one size, ``enlarged`` (`gblend.inputs.enlargement`)."""
 
 
 @runtime_checkable
@@ -91,4 +91,5 @@ class ClipDataset(Dataset):
             "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities, columns=self._columns),
             # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
             "present": {name: clip.has(name) for name in self._modalities},
+            "enlarged": enlargement(window, self._spec, self._config.input),
         }

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gblend.clip_choice import apply_missing_policy, choose_part, choose_slice, require_disjoint, require_resolution
+from gblend.clip_choice import (
+    apply_missing_policy,
+    choose_part,
+    choose_slice,
+    require_bands,
+    require_disjoint,
+    require_resolution,
+)
 from gblend.clip_dataset import ClipDataset, WindowDataset
 from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
@@ -74,6 +81,8 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         raise ValueError(f"{data} has no clip in split 'val' or 'test': there is nothing to score on")
     require_resolution(info.features, config)
     modalities = resolve_modalities(info, config.modalities)
+    if "logmel" in modalities:
+        require_bands(info.features, config)
     tasks = by_key(info.tasks)
     columns = {name: spec for name, spec in info.columns.items() if name in modalities}
     reader = ClipReader(data, info, modalities)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gblend.clips import Encoded, StoredClip
 from gblend.config import InputConfig
+from gblend.masks import Mask, blot_out, draw_masks
 from gblend.windows import audio_mask, frame_indices, mel_positions, mel_window, start_count
 from schemas import FeatureSpec, TensorSpec
 
@@ -35,18 +36,37 @@ class Window:
     """Horizontal place of the crop, 0 to 1."""
     mirrored: bool
     """Flipped left to right."""
+    short_side_px: int | None = None
+    """Length to which the short side is resized; None: that of central windows."""
+    time_masks: tuple[Mask, ...] = ()
+    """Over log-mel frames."""
+    band_masks: tuple[Mask, ...] = ()
+    """Over mel bands."""
 
 
 def choose_window(clip: StoredClip, config: InputConfig, rng: np.random.Generator | None) -> Window:
     """A random window with ``rng``, the central one without.
 
-    All four numbers are always drawn, so that a setting changes nothing but what it names.
+    What a setting names changes nothing else: the numbers of a window are always drawn, and masks, of which there may
+    be any number, come from streams of their own.
     """
     starts = count_starts(clip, config)
     if rng is None:
         return Window(start_frame=(starts - 1) // 2, top=0.5, left=0.5, mirrored=False)
-    start, top, left, coin = int(rng.integers(starts)), rng.random(), rng.random(), rng.random()
-    return Window(start_frame=start, top=top, left=left, mirrored=config.flip == "horizontal" and coin < 0.5)
+    start, top, left, coin, side = int(rng.integers(starts)), *rng.random(4).tolist()
+    masks: dict[str, tuple[Mask, ...]] = {}
+    if config.time_masks[0] or config.band_masks[0]:
+        over_time, over_bands = rng.spawn(2)
+        masks["time_masks"] = draw_masks(over_time, config.time_masks[0])
+        masks["band_masks"] = draw_masks(over_bands, config.band_masks[0])
+    return Window(
+        start_frame=start,
+        top=top,
+        left=left,
+        mirrored=config.flip == "horizontal" and coin < 0.5,
+        short_side_px=config.jitter_px[int(side * len(config.jitter_px))] if config.jitter_px else None,
+        **masks,
+    )
 
 
 def count_starts(clip: StoredClip, config: InputConfig) -> int:
@@ -82,9 +102,17 @@ def cut_window(
             if clip.logmel is None:
                 arrays[modality] = np.zeros((config.mel_frames, spec.logmel.mels), dtype=np.float32)
                 continue
-            arrays[modality] = mel_window(
-                clip.logmel, _mel_positions(window, config, spec), silence=spec.logmel.silence
-            )
+            logmel = mel_window(clip.logmel, _mel_positions(window, config, spec), silence=spec.logmel.silence)
+            if window.time_masks or window.band_masks:
+                logmel = blot_out(
+                    logmel,
+                    frames=window.time_masks,
+                    frames_width=config.time_masks[1],
+                    bands=window.band_masks,
+                    bands_width=config.band_masks[1],
+                    fill=spec.logmel.mean,
+                )
+            arrays[modality] = logmel
             continue
         images = clip.rgb if modality == "rgb" else clip.flow
         if images is None:
@@ -126,24 +154,38 @@ def sound_mask(
 
 
 def window_spec(spec: FeatureSpec, config: InputConfig) -> FeatureSpec:
-    """The spec of windows as they are cut: resizing a picture resizes its motion, so the bound of the displacements is
-    in pixels of the resized picture. The levels stay as they are, and lose nothing.
+    """The spec of central windows as they are cut: resizing a picture resizes its motion, so the bound of the
+    displacements is in pixels of the resized picture. The levels stay as they are, and lose nothing.
 
     >>> small = window_spec(FeatureSpec(), InputConfig(scale_px=64, crop_px=56))
     >>> FeatureSpec().flow.bound_px, small.flow.bound_px
     (20.0, 10.0)
     """
     stored_px = min(spec.rgb.fixed_size_px or (spec.rgb.short_side_px,))
-    scale = _short_side_px(stored_px, config) / stored_px
+    scale = _short_side_px(stored_px, config, None) / stored_px
     return replace(spec, flow=replace(spec.flow, bound_px=spec.flow.bound_px * scale))
 
 
-def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tensor]:
+def enlargement(window: Window, spec: FeatureSpec, config: InputConfig) -> float:
+    """How much larger the window's picture is than that of a central window, and with it every displacement.
+
+    >>> window = Window(start_frame=0, top=0.0, left=0.0, mirrored=False, short_side_px=80)
+    >>> enlargement(window, FeatureSpec(), InputConfig(scale_px=64, crop_px=56))
+    1.25
+    """
+    stored_px = min(spec.rgb.fixed_size_px or (spec.rgb.short_side_px,))
+    return _short_side_px(stored_px, config, window) / _short_side_px(stored_px, config, None)
+
+
+def to_inputs(
+    arrays: Mapping[str, Tensor], spec: FeatureSpec, *, enlarged: Float[Tensor, " batch"] | None = None
+) -> dict[str, Tensor]:
     """Batches of window arrays, on their device, as float inputs (batch, channels, ...).
 
     rgb is standardised; flow becomes displacement in pixels, of the picture the network sees when ``spec`` comes from
-    `window_spec`; logmel is standardised by its recipe, because an untrained BatchNorm is not. A user's own tensors,
-    under any other name, stay as they are: `whole_tensor` has standardised them.
+    `window_spec` and ``enlarged`` from `enlargement`, clip by clip (None: 1); logmel is standardised by its recipe,
+    because an untrained BatchNorm is not. A user's own tensors, under any other name, stay as they are: `whole_tensor`
+    has standardised them.
     """
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():
@@ -153,7 +195,8 @@ def to_inputs(arrays: Mapping[str, Tensor], spec: FeatureSpec) -> dict[str, Tens
             inputs[name] = ((values.float() - mean) / std).permute(0, 4, 1, 2, 3)
         elif name == "flow":
             bound = spec.flow.bound_px
-            inputs[name] = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
+            pixels = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
+            inputs[name] = pixels if enlarged is None else pixels * enlarged.view(-1, 1, 1, 1, 1)
         elif name == "logmel":
             inputs[name] = ((values - spec.logmel.mean) / spec.logmel.sd).unsqueeze(1)
         else:
@@ -166,7 +209,7 @@ def _cut_rgb(data: Encoded, clip: StoredClip, window: Window, config: InputConfi
         image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
     else:
         image = _decode(data, cv2.IMREAD_COLOR_RGB)
-    return np.ascontiguousarray(_crop(_scale(image, config), window, config))
+    return np.ascontiguousarray(_crop(_scale(image, window, config), window, config))
 
 
 def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
@@ -175,7 +218,7 @@ def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConf
     else:
         image = _decode(data, cv2.IMREAD_GRAYSCALE)
     planes = image.reshape(2, clip.height, clip.width).transpose(1, 2, 0)
-    cut = _crop(_scale(planes, config), window, config).transpose(2, 0, 1)
+    cut = _crop(_scale(planes, window, config), window, config).transpose(2, 0, 1)
     if window.mirrored:
         # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign.
         cut = np.stack([255 - cut[0], cut[1]])
@@ -201,14 +244,16 @@ def _mel_positions(window: Window, config: InputConfig, spec: FeatureSpec) -> Fl
     )
 
 
-def _short_side_px(stored_px: int, config: InputConfig) -> int:
-    """To which a picture's short side is resized."""
+def _short_side_px(stored_px: int, config: InputConfig, window: Window | None) -> int:
+    """To which a picture's short side is resized; without a window, for a central one."""
+    if window is not None and window.short_side_px is not None:
+        return window.short_side_px
     return config.scale_px if config.scale_px is not None else max(stored_px, config.crop_px)
 
 
-def _scale(image: np.ndarray, config: InputConfig) -> np.ndarray:
+def _scale(image: np.ndarray, window: Window, config: InputConfig) -> np.ndarray:
     height, width = image.shape[:2]
-    short = _short_side_px(min(height, width), config)
+    short = _short_side_px(min(height, width), config, window)
     if short == min(height, width):
         return image
     ratio = short / min(height, width)

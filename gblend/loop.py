@@ -296,8 +296,13 @@ def _on_device(batch: Batch, modalities: tuple[str, ...], data: RunData, device:
     return Batch(
         position=batch.position,
         labels={key: label.to(device) for key, label in batch.labels.items()},
-        arrays=to_inputs({name: batch.arrays[name].to(device) for name in modalities}, data.spec),
+        arrays=to_inputs(
+            {name: batch.arrays[name].to(device) for name in modalities},
+            data.spec,
+            enlarged=batch.enlarged.to(device),
+        ),
         present={name: batch.present[name].to(device) for name in modalities},
+        enlarged=batch.enlarged,
     )
 
 

@@ -40,7 +40,15 @@ def paper_r3d50() -> TrainConfig:
         name="paper-r3d50",
         epochs=45,
         batch_size=192,  # 24 for each of 8 GPUs
-        input=InputConfig(frames=16, frame_step=1, crop_px=224, scale_px=256, mel_frames=100, flip="horizontal"),
+        input=InputConfig(
+            frames=16,
+            frame_step=1,
+            crop_px=224,
+            scale_px=256,
+            jitter_px=(256, 320),  # The released code draws one of 128 and 160 for crops of 112.
+            mel_frames=100,
+            flip="horizontal",
+        ),
         model=ModelConfig(
             visual_block="r3d",
             visual_depth=50,

@@ -108,7 +108,7 @@ def describe_data(
 ) -> tuple[tuple[SampleClip, ...], DatasetSummary | None]:
     """Sample clips cut as the runs cut them (their setting ``input``, where all agree), and the data section."""
     inputs = [run.config.get("input") for run in runs]
-    config = InputConfig(**inputs[0]) if inputs[0] and all(found == inputs[0] for found in inputs) else None
+    config = InputConfig.from_json(inputs[0]) if inputs[0] and all(found == inputs[0] for found in inputs) else None
     samples = load_samples(place, config=config, per_split=clips_per_split) if clips_per_split > 0 else ()
     return samples, summarize_dataset(place)
 
