@@ -5,6 +5,7 @@ ranges. Only `pyarrow` reads the files: no object is ever unpickled.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import fsspec
@@ -14,7 +15,16 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
 from gblend.heads import by_key
-from schemas import DatasetInfo, Task, clips_schema, feature_file, feature_schema, require_schema, tensor_schema
+from schemas import (
+    DatasetInfo,
+    Task,
+    TensorSpec,
+    clips_schema,
+    feature_file,
+    feature_schema,
+    require_schema,
+    tensor_schema,
+)
 from schemas.features import MODALITIES, SPEC_KEY
 from schemas.layout import CLIPS_FILE, DATASET_FILE
 
@@ -164,28 +174,8 @@ class ClipReader:
 
     def read(self, shard: str, row: int) -> StoredClip:
         """One clip, only the modalities of this reader."""
-        values: dict = {"own": {}}
-        for modality in self._modalities:
-            batch = self._file(shard, modality).get_batch(row)
-            if modality in self._info.columns:
-                if batch.column(f"has_{modality}")[0].as_py():
-                    flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
-                    values["own"][modality] = flat.reshape(self._info.columns[modality].shape)
-                continue
-            if modality == "logmel":
-                count = batch.column("n_frames")[0].as_py()
-                if count is not None:
-                    flat = batch.column("values").flatten().to_numpy(zero_copy_only=True)
-                    values["logmel"] = flat.reshape(count, batch.column("n_mels")[0].as_py())
-                    for name in ("audio_start_s", "audio_end_s"):
-                        values[name] = batch.column(name)[0].as_py()
-                continue
-            height = batch.column("height")[0].as_py()
-            images = batch.column("frames" if modality == "rgb" else "fields")[0]
-            if height is not None and images.is_valid and len(images) > 0:
-                values[modality] = [image.as_buffer() for image in images.values]
-                values["height"], values["width"] = height, batch.column("width")[0].as_py()
-        return StoredClip(**values)
+        rows = {modality: self._file(shard, modality).get_batch(row) for modality in self._modalities}
+        return clip_of(rows, self._info.columns)
 
     def _file(self, shard: str, modality: str) -> pa.RecordBatchFileReader:
         key = (shard, modality)
@@ -200,6 +190,31 @@ class ClipReader:
                 )
             self._files[key] = reader
         return self._files[key]
+
+
+def clip_of(rows: Mapping[str, pa.RecordBatch], columns: Mapping[str, TensorSpec]) -> StoredClip:
+    """A clip from its row of every modality's file; ``columns`` are the user's own modalities."""
+    values: dict = {"own": {}}
+    for modality, row in rows.items():
+        if modality in columns:
+            if row.column(f"has_{modality}")[0].as_py():
+                flat = row.column("values").flatten().to_numpy(zero_copy_only=True)
+                values["own"][modality] = flat.reshape(columns[modality].shape)
+            continue
+        if modality == "logmel":
+            count = row.column("n_frames")[0].as_py()
+            if count is not None:
+                flat = row.column("values").flatten().to_numpy(zero_copy_only=True)
+                values["logmel"] = flat.reshape(count, row.column("n_mels")[0].as_py())
+                for name in ("audio_start_s", "audio_end_s"):
+                    values[name] = row.column(name)[0].as_py()
+            continue
+        height = row.column("height")[0].as_py()
+        images = row.column("frames" if modality == "rgb" else "fields")[0]
+        if height is not None and images.is_valid and len(images) > 0:
+            values[modality] = [image.as_buffer() for image in images.values]
+            values["height"], values["width"] = height, row.column("width")[0].as_py()
+    return StoredClip(**values)
 
 
 def _labels(table: pa.Table, task: Task, path: str) -> list[pa.Array]:

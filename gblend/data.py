@@ -22,6 +22,7 @@ from gblend.heads import by_key
 from gblend.holdout import hold_out
 from gblend.inputs import window_spec
 from gblend.labels import count_classes, leave_out_unlabelled, require_labels, strata
+from gblend.run_inputs import RunInputs
 from schemas import FeatureSpec, Task, TensorSpec
 from schemas.features import FORMAT_VERSION
 
@@ -56,6 +57,8 @@ class RunData:
     """Positions in ``train`` that short probes train on, ``train_slice`` among them; None: all."""
     class_counts: Mapping[str, Sequence[int]] | None = None
     """Per task key, clips of T per class, for class weights in proportion to them."""
+    inputs: RunInputs | None = None
+    """What the data set says of its clips, for the run directory; None: they are in none."""
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -124,6 +127,7 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         unlabelled=unlabelled,
         probe_part=None if part.all() else positions.tolist(),
         class_counts={key: count_classes(train.labels[key], len(task.classes)) for key, task in tasks.items()},
+        inputs=RunInputs.of(info, modalities),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gblend.heads import head_name
 from gblend.outputs import HELDOUT, HeadOutputs
-from gblend.predictions import Said, choose, clip_losses, said_by, score, score_choice, score_heads, ways
+from gblend.predictions import Choice, Said, choose, clip_losses, said_by, score, score_heads, ways
 from gblend.records import HeadScore, PredictionScores
 from gblend.scores import MEAN_OF_TASKS, joint_metrics
 
@@ -36,31 +36,35 @@ def score_branches(outputs: Outputs) -> dict[str, dict[str, HeadScore]]:
 
 def score_tasks(outputs: Outputs) -> PredictionScores:
     """All ways of predicting, chosen on V task by task; with several tasks also each way on all of them together."""
+    heads = {key: splits[HELDOUT].heads for key, splits in outputs.items()}
     chosen = {key: choose(splits[HELDOUT]) for key, splits in outputs.items()}
-    each = {
-        key: score_choice(
-            chosen[key], splits[HELDOUT].heads, {name: said for name, said in splits.items() if name != HELDOUT}
-        )
-        for key, splits in outputs.items()
-    }
-    if len(each) == 1:
-        return next(iter(each.values()))
+    return PredictionScores(
+        scores=score_ways(outputs, chosen),
+        ranking=tuple(head_name(key, heads[key][at]) for key, choice in chosen.items() for at in choice.ranking),
+        stack_weights={
+            head_name(key, head): share
+            for key, choice in chosen.items()
+            for head, share in zip(heads[key], choice.stack.weights.tolist(), strict=True)
+        },
+        stack_clips=min(choice.stack.clips for choice in chosen.values()),
+    )
+
+
+def score_ways(outputs: Outputs, chosen: Mapping[str, Choice]) -> dict[str, dict[str, HeadScore]]:
+    """Per split but V, all ways of predicting as they were chosen, per task key, on V."""
     scores = {}
     for split, tasks in _by_split(outputs).items():
-        scores[split] = {
-            head_name(key, way): found for key, one in each.items() for way, found in one.scores[split].items()
-        }
+        each: dict[str, dict[str, HeadScore]] = {key: {} for key in tasks}
+        together: dict[str, HeadScore] = {}
         # One way after another: only its answers to all tasks are held at once.
         for answers in zip(*(ways(said, chosen[key]) for key, said in tasks.items()), strict=True):
-            scores[split][answers[0][0]] = joint_score([said for _, said in answers], tasks)
-    return PredictionScores(
-        scores=scores,
-        ranking=tuple(head_name(key, head) for key, one in each.items() for head in one.ranking),
-        stack_weights={
-            head_name(key, head): share for key, one in each.items() for head, share in one.stack_weights.items()
-        },
-        stack_clips=min(one.stack_clips for one in each.values()),
-    )
+            for key, (way, said) in zip(tasks, answers, strict=True):
+                each[key][way] = score(said.log_probs, tasks[key].labels, said.answered)
+            if len(tasks) > 1:
+                together[answers[0][0]] = joint_score([said for _, said in answers], tasks)
+        scores[split] = {head_name(key, way): found for key, of_task in each.items() for way, found in of_task.items()}
+        scores[split] |= together
+    return scores
 
 
 def joint_score(said: Sequence[Said], tasks: Mapping[str, HeadOutputs]) -> HeadScore:

@@ -74,11 +74,7 @@ def score_predictions(valid: HeadOutputs, splits: Mapping[str, HeadOutputs]) -> 
         valid: The heads on V, where ``best-head`` and ``stack`` are chosen.
         splits: The same heads on the clips to score.
     """
-    return score_choice(choose(valid), valid.heads, splits)
-
-
-def score_choice(chosen: Choice, heads: tuple[str, ...], splits: Mapping[str, HeadOutputs]) -> PredictionScores:
-    """All ways of predicting as chosen on V, scored on every split."""
+    chosen, heads = choose(valid), valid.heads
     return PredictionScores(
         scores={
             split: {way: score(said.log_probs, outputs.labels, said.answered) for way, said in ways(outputs, chosen)}

@@ -2,6 +2,7 @@
 
 config.json      everything that decides the run; written first: nothing with other settings is put beside it
 state/           where the run is, while it is not finished (`gblend.state_files`)
+inputs.json      what the network reads and is asked (`gblend.run_inputs`)
 holdout.json     clip ids of V
 history.jsonl    every head's losses after every epoch
 weights.jsonl    every estimate of weights, where the method makes some
@@ -27,6 +28,7 @@ from gblend.methods import RunSpec
 from gblend.records import RunResult, judged_by, read_json, run_result
 
 CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
+INPUTS_FILE = "inputs.json"
 HISTORY_FILE, WEIGHTS_FILE, LOSSES_FILE = "history.jsonl", "weights.jsonl", "losses.npz"
 CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predictions.npz"
 STATE_DIRECTORY = "state"

@@ -25,6 +25,7 @@ from gblend.run_files import (
     CONFIG_FILE,
     HISTORY_FILE,
     HOLDOUT_FILE,
+    INPUTS_FILE,
     LOSSES_FILE,
     OUTPUTS_FILE,
     REFIT_FILE,
@@ -171,6 +172,8 @@ def _load_trunk(model: BlendModel, modality: str, checkpoint: str) -> None:
 def _write_run(directory: str, data: RunData, work: Training | Ensemble, result: RunResult) -> None:
     """Everything but the settings, which are there; ``result.json`` last: with it, the run is finished."""
     write_json(f"{directory}/{HOLDOUT_FILE}", list(data.heldout_ids))
+    if data.inputs is not None:
+        write_json(f"{directory}/{INPUTS_FILE}", data.inputs.to_json())
     save_outputs(f"{directory}/{OUTPUTS_FILE}", work.outputs)
     if isinstance(work, Training):
         write_lines(f"{directory}/{HISTORY_FILE}", work.history)
