@@ -5,8 +5,8 @@ by what was measured before.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,23 +32,64 @@ class Batch:
     enlarged: Tensor
     """float32 (batch): by how much a clip's pictures, and displacements, are larger than those of central windows."""
 
+    def pieces(self, count: int) -> list["Batch"]:
+        """The batch cut into nearly equal ones, in order."""
+        if count == 1:
+            return [self]
+        parts: list[dict[str, Any]] = [{} for _ in range(count)]
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                cut = {key: tensor.tensor_split(count) for key, tensor in value.items()}
+                values: Sequence[Any] = [{key: tensors[at] for key, tensors in cut.items()} for at in range(count)]
+            else:
+                values = value.tensor_split(count)
+            for part, piece in zip(parts, values, strict=True):
+                part[name] = piece
+        return [Batch(**part) for part in parts]
+
+
+LEAST_CLIPS = 2
+"""In one forward pass of a training step: of one clip whose map is a single position BatchNorm has no variance."""
+
+
+def steps_of_epoch(count: int, batch_size: int) -> int:
+    """Batches that ``count`` clips are cut into: nothing but these two numbers decides it.
+
+    >>> steps_of_epoch(100, 16), steps_of_epoch(10, 16)
+    (6, 1)
+    """
+    return max(1, round(count / batch_size))
+
 
 def training_batches(
-    count: int, *, batch_size: int, entropy: tuple[int, ...], rank: int, world: int
+    count: int, *, batch_size: int, entropy: tuple[int, ...], rank: int, world: int, micro_batches: int = 1
 ) -> list[list[int]]:
     """One epoch of one worker: a permutation cut into nearly equal batches, each shared among the workers.
 
-    Every clip comes once; no batch is more than one clip smaller than another, so none needs to be dropped.
+    Every clip comes once; no batch is more than one clip smaller than another, so none needs to be dropped. More
+    workers get smaller shares of the same batches, never other batches.
+
+    Raises:
+        ValueError: A worker's share, or one of the ``micro_batches`` it is to be cut into, has fewer than two clips.
 
     >>> a = training_batches(10, batch_size=4, entropy=(1,), rank=0, world=2)
     >>> b = training_batches(10, batch_size=4, entropy=(1,), rank=1, world=2)
     >>> [len(x) + len(y) for x, y in zip(a, b)], sorted(sum(a + b, []))
     ([5, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
-    if count < 2 * world:
-        raise ValueError(f"{count} training clips are too few for {world} workers; use at most {max(1, count // 2)}")
+    steps = steps_of_epoch(count, batch_size)
+    smallest = count // steps
+    if smallest < LEAST_CLIPS * world * micro_batches:
+        most = smallest // (LEAST_CLIPS * micro_batches)
+        remedy = f"use at most {most} worker{'s' if most > 1 else ''}, or" if most else "use"
+        pieces = f" with {micro_batches} micro-batches each" if micro_batches > 1 else ""
+        raise ValueError(
+            f"{count} training clips in batches of {smallest} (batch_size {batch_size}) are too few for {world} "
+            f"workers{pieces}: a forward pass needs {LEAST_CLIPS} clips for BatchNorm, and batches are not made larger "
+            f"than asked for; {remedy} {'fewer micro_batches or ' if pieces else ''}a larger batch_size"
+        )
     order = np.random.default_rng(entropy).permutation(count)
-    steps = max(1, min(round(count / batch_size), count // (2 * world)))
     return [batch[rank::world].tolist() for batch in np.array_split(order, steps)]
 
 

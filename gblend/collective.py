@@ -1,6 +1,7 @@
 """What training workers do together, through `torch.distributed`; with one process every function is the identity."""
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -64,6 +65,11 @@ def share_gradients(model: nn.Module, *, unused: bool) -> nn.Module:
         # Newer releases rename the setting; older ones, which we support, know only this name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def keep_gradients(network: nn.Module) -> AbstractContextManager[object]:
+    """For a forward and backward pass whose gradients what `share_gradients` returned is to keep for the next one."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def average_gradients(module: nn.Module) -> None:

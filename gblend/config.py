@@ -42,7 +42,15 @@ class TrainConfig:
     epochs: int = 12
     """Epochs of the main run, and of the full-length probes."""
     batch_size: int = 32
-    """Clips per step, over all workers."""
+    """Clips per step, over all workers together, whatever their number."""
+    micro_batches: int = 1
+    """Pieces that each worker cuts its share of a batch into, one forward and backward pass each, before the one step:
+    less memory for the same gradients, but for rounding, BatchNorm, which sees a piece at a time, and dropout."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward and backward passes of training; ``bf16`` is PyTorch's automatic mixed precision. Parameters,
+    losses, optimiser, and all that is measured stay in fp32."""
+    batch_norm: Literal["local", "sync"] = "local"
+    """BatchNorm's statistics in training: of each worker's own clips, or of those of all workers together."""
     missing: Literal["drop", "zero"] = "drop"
     """Clips that lack a modality: left out and counted, or kept with zeros and a mask that the losses honour."""
     input: InputConfig = field(default_factory=InputConfig)
@@ -60,7 +68,7 @@ class TrainConfig:
     all heads. The others are scored beside it."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "micro_batches"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in self.modalities:
             known = f"{', '.join(MODALITIES)}, or a name that `gblend column` takes"

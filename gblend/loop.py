@@ -7,6 +7,7 @@ stop and go on elsewhere: `Progress` says where.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -194,6 +195,7 @@ def train_together(
                 entropy=entropy,
                 rank=collective.rank(),
                 world=collective.world_size(),
+                micro_batches=config.micro_batches,
             )
         ]
         rates = [
@@ -211,7 +213,7 @@ def train_together(
             for batch in training_loader(clips, batches[:1], entropy):
                 batch = _on_device(batch, modalities, data, device)
                 for lane in lanes:
-                    _rehearse(lane, batch)
+                    _rehearse(lane, batch.pieces(config.micro_batches)[0], config)
         goes_on = False
         for batch in training_loader(clips, batches[progress.step :], entropy):
             batch = _on_device(batch, modalities, data, device)
@@ -232,40 +234,65 @@ def train_together(
 def _step(
     lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Mapping[str, Tensor | None]
 ) -> None:
-    learner = lane.learner
-    for group in learner.optimizer.param_groups:
+    learner, model, optimizer = lane.learner, lane.learner.model, lane.learner.optimizer
+    for group in optimizer.param_groups:
         group["lr"] = rate
-    present = {name: batch.present[name] for name in learner.model.modalities}
-    masks = {name: head_mask(name, present) & labelled(batch.labels[key_of(name)]) for name in learner.model.head_names}
-    if isinstance(learner.weights, LearnedWeights):
-        weights, penalty = learner.weights()
-    else:
-        weights, penalty = learner.weights, 0.0
-    counts = _counts(masks, batch.labels, class_weights)
-    logits = lane.network(batch.arrays, present)
-    loss = penalty + blended_loss(
-        logits, batch.labels, masks, weights, counts, loss=config.loss, class_weights=class_weights
-    )
-    learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    counts = _counts(_masks(model, batch), batch.labels, class_weights)
+    optimizer.zero_grad(set_to_none=True)
+    pieces = batch.pieces(config.micro_batches)
+    for number, piece in enumerate(pieces, start=1):
+        last = number == len(pieces)
+        if isinstance(learner.weights, LearnedWeights):
+            weights, penalty = learner.weights()
+        else:
+            weights, penalty = learner.weights, 0.0
+        with nullcontext() if last else collective.keep_gradients(lane.network):
+            loss = (penalty if last else 0.0) + blended_loss(
+                _logits(lane, piece, config),
+                piece.labels,
+                _masks(model, piece),
+                weights,
+                counts,
+                loss=config.loss,
+                class_weights=class_weights,
+            )
+            loss.backward()
     if isinstance(learner.weights, LearnedWeights):
         collective.average_gradients(learner.weights)
     if learner.ogm_alpha is not None:
-        modulate(learner.model, batch.arrays, present, batch.labels, alpha=learner.ogm_alpha, generator=lane.noise)
-    learner.optimizer.step()
+        present = {name: batch.present[name] for name in model.modalities}
+        modulate(model, batch.arrays, present, batch.labels, alpha=learner.ogm_alpha, generator=lane.noise)
+    if config.optim.clip_norm is not None:
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(trained, config.optim.clip_norm)
+    optimizer.step()
 
 
-def _rehearse(lane: _Lane, batch: Batch) -> None:
+def _logits(lane: _Lane, piece: Batch, config: TrainConfig) -> dict[str, Tensor]:
+    """Forward pass in the precision of training."""
+    present = {name: piece.present[name] for name in lane.learner.model.modalities}
+    if config.precision == "fp32":
+        return lane.network(piece.arrays, present)
+    with torch.autocast(lane.randomness.device.type, dtype=torch.bfloat16):
+        return lane.network(piece.arrays, present)
+
+
+def _masks(model: BlendModel, batch: Batch) -> dict[str, Tensor]:
+    """Per head, the labelled clips it can answer for, bool (batch)."""
+    present = {name: batch.present[name] for name in model.modalities}
+    return {name: head_mask(name, present) & labelled(batch.labels[key_of(name)]) for name in model.head_names}
+
+
+def _rehearse(lane: _Lane, piece: Batch, config: TrainConfig) -> None:
     """A backward pass that leaves its trace only in what shares the network's gradients.
 
     DistributedDataParallel cuts gradients into buckets by the order in which its first backward pass finds them. The
     last bits of a sum over three workers or more depend on its place in a bucket, so a training that goes on must have
     such a pass behind it, as one that was never stopped has.
     """
-    model = lane.learner.model
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.clone()) for buffer in lane.learner.model.buffers()]
     with Randomness(device=lane.randomness.device, entropy=(0,)).in_use():
-        logits = lane.network(batch.arrays, {name: batch.present[name] for name in model.modalities})
+        logits = _logits(lane, piece, config)
         torch.stack([values.float().sum() for values in logits.values()]).sum().backward()
     lane.learner.optimizer.zero_grad(set_to_none=True)
     for buffer, before in buffers:

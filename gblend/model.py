@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gblend.batch_norm import waits_for_workers
 from gblend.config import ModelConfig
 from gblend.encoders import DIMS, make_encoder
 from gblend.fusion import LATE, Concat, MidConcat, fused_head
@@ -121,11 +122,11 @@ def _where(present: Tensor, module: nn.Module, values: Any, *, empty: tuple[int,
     """A module's answers for the clips that are present, and zeros for the others.
 
     ``values`` is a tensor or a list of tensors with the batch first; ``empty`` is the shape of an answer, read when the
-    module is not called at all.
+    module is not called at all: for no clip, unless other workers may wait for this one inside it.
     """
     if bool(present.all()):
         return module(values)
-    if not bool(present.any()):
+    if not bool(present.any()) and not waits_for_workers(module):
         like = values[0] if isinstance(values, list) else values
         return like.new_zeros(len(present), *empty)
     answers = module([x[present] for x in values] if isinstance(values, list) else values[present])

@@ -25,6 +25,9 @@ class OptimConfig:
     """Epochs at which ``step`` drops."""
     warmup_epochs: float = 0.0
     """Linear rise from 0."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm where they are longer: the norm over all parameters that are trained
+    together, those of a probe by themselves. None: never."""
 
     def __post_init__(self) -> None:
         require(0.0 < self.learning_rate < math.inf, "optim.learning_rate", "positive", self.learning_rate)
@@ -36,6 +39,8 @@ class OptimConfig:
             )
         for name in ("weight_decay", "warmup_epochs"):
             require(0.0 <= getattr(self, name) < math.inf, f"optim.{name}", "at least 0", getattr(self, name))
+        if self.clip_norm is not None:
+            require(0.0 < self.clip_norm < math.inf, "optim.clip_norm", "positive", self.clip_norm)
         require(min(self.milestones, default=0) >= 0, "optim.milestones", "at least 0", list(self.milestones))
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError(

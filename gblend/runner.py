@@ -19,6 +19,7 @@ from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, RunSpec, config_of, ne
 from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
 from gblend.outputs import save_outputs
+from gblend.prepare import prepare
 from gblend.records import MEAN, RunResult, judged_by, to_json, write_json, write_lines
 from gblend.run_files import (
     CHECKPOINT_FILE,
@@ -109,6 +110,7 @@ class Runner:
         fresh_head = copy.deepcopy(joint.heads[FUSED].state_dict())
         head = FUSED if spec.method in FUSED_ONLY else spec.method.removeprefix("uni:")
         model = (joint if spec.method in BLENDS else joint.branch(head)).to(self.device)
+        prepare(model, config)
         work = Training(
             data=self.data,
             config=config,

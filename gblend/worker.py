@@ -24,6 +24,7 @@ from gblend.heads import of_each_task
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
+from gblend.prepare import prepare
 from gblend.records import RunResult
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, what_decides
 from gblend.runner import Runner
@@ -81,7 +82,14 @@ def make_plan(
     class_weights_by_task(config.loss, loaded.class_counts or {}, loaded.tasks, torch.device("cpu"))
     # An epoch's first batches show whether there are clips enough for every worker.
     for clips in (loaded.train, loaded.probe_part or loaded.train):
-        training_batches(len(clips), batch_size=config.batch_size, entropy=(0,), rank=0, world=workers)
+        training_batches(
+            len(clips),
+            batch_size=config.batch_size,
+            entropy=(0,),
+            rank=0,
+            world=workers,
+            micro_batches=config.micro_batches,
+        )
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
     pending = 0
@@ -94,7 +102,7 @@ def make_plan(
             delete(states)  # of a job that was killed just before it did this itself
     if pending:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
-        make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
+        prepare(make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes), config)
     return Plan(data=data, config=config, places=places, pending=pending)
 
 

@@ -12,7 +12,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from gblend import collective
-from gblend.batches import measuring_loader
+from gblend.batch_norm import SharedBatchNorm
+from gblend.batches import measuring_loader, training_batches
 from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
 from gblend.estimate import ProbeLosses, estimate
 from gblend.inputs import to_inputs
@@ -23,9 +24,10 @@ from gblend.methods import RunSpec
 from gblend.model import make_model
 from gblend.outputs import load_outputs
 from gblend.predictions import score_predictions
+from gblend.prepare import prepare
 from gblend.records import REFIT, to_json
 from gblend.runner import Runner
-from tests.gblend.tiny import CLASSES, EVENT, MODALITIES, TASK, VERB, tiny_config, tiny_data
+from tests.gblend.tiny import CLASSES, EVENT, MODALITIES, TASK, VERB, MemoryClips, tiny_config, tiny_data
 
 HEADS = (*MODALITIES, "fused")
 ABSENT = {"logmel": [0, 3, 4]}
@@ -36,6 +38,9 @@ ZERO_BUT_ONE = {"rgb": 0.0, "flow": 0.0, "logmel": 1.0, "fused": 0.0}
 STEPS = ("blend", "weighted", "learned", "modulated", "probes", "tasks")
 """Ways to train: a blend, with class weights, with learned weights, with modulated gradients, branches side by side,
 and several tasks, one of several labels, with unlabelled clips."""
+
+PIECES = ("blend", "learned", "modulated", "tasks", "scarce")
+"""Those to take in three pieces a worker; of ``scarce`` no worker's last piece has a sound, but one's first has."""
 
 TASKS = (replace(VERB, name="unlabelled"), replace(EVENT, name="event-unlabelled"))
 """Every fourth clip has no label, so that workers' shares differ in what they can count."""
@@ -51,6 +56,13 @@ def odd_data(tasks=(TASK,)):
     return tiny_data(train=25, heldout=9, absent=ABSENT, tasks=tasks)
 
 
+def scarce_data():
+    """Sounds in two clips, the first of worker 0 and with one worker in the first piece of three."""
+    (batch,) = training_batches(25, batch_size=100, entropy=(0, 0, 0), rank=0, world=2)
+    silent = [i for i in range(25) if i not in batch[:2]]
+    return replace(odd_data(), train=MemoryClips(25, seed=1, absent={"logmel": silent}))
+
+
 def of_tasks():
     return make_model(MODALITIES, {task.name: len(task.classes) for task in TASKS}, tiny_config().model, seed=0)
 
@@ -61,10 +73,12 @@ def trained(weights: dict[str, float]) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
+def one_sgd_step(kind: str, *, micro_batches: int = 1) -> dict[str, torch.Tensor]:
     """All clips in one batch, without dropout or BatchNorm's batch statistics: the shares must not matter."""
     loss = LossConfig(label_smoothing=0.1, class_weights=(0.2, 1.0, 3.0) if kind == "weighted" else "equal")
-    config = tiny_config(batch_size=100, optim=OptimConfig(learning_rate=0.1, schedule="constant"), loss=loss)
+    optim = OptimConfig(learning_rate=0.1, schedule="constant")
+    missing = "zero" if kind == "scarce" else "drop"
+    config = tiny_config(batch_size=100, optim=optim, loss=loss, missing=missing, micro_batches=micro_batches)
     networks = {"blend": of_tasks() if kind == "tasks" else joint()}
     if kind == "probes":
         networks = {head: joint().branch(head) for head in HEADS}
@@ -88,12 +102,56 @@ def one_sgd_step(kind: str) -> dict[str, torch.Tensor]:
                 ogm_alpha=0.5 if kind == "modulated" else None,
             )
         )
-    data = odd_data(TASKS) if kind == "tasks" else odd_data()
+    data = {"tasks": lambda: odd_data(TASKS), "scarce": scarce_data}.get(kind, odd_data)()
     train_together(learners, data, config, position=Position(start_epoch=0, epochs=1), seed=0)
     found = {
         f"{name}.{key}": values for name, network in networks.items() for key, values in network.named_parameters()
     }
     return {**found, "log_variance": learned.log_variance}
+
+
+def clips_to_normalise() -> tuple[torch.Tensor, torch.Tensor]:
+    """Seven clips far from zero, and what comes back for each."""
+    generator = torch.Generator().manual_seed(0)
+    x, upstream = torch.randn(2, 7, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    return 2.0 * x + 50.0, upstream
+
+
+def shared_norm() -> dict:
+    """Five of the clips on worker 0 and two on worker 1, and before that all of them on worker 0."""
+    norm = SharedBatchNorm.of(nn.BatchNorm3d(3, dtype=torch.float64))
+    x, upstream = clips_to_normalise()
+    norm(x[:7] if collective.rank() == 0 else x[7:])
+    own = slice(0, 5) if collective.rank() == 0 else slice(5, 7)
+    x = x[own].requires_grad_()
+    output = norm(x)
+    output.backward(upstream[own])
+    return {
+        "output": output.detach(),
+        "gradient": x.grad,
+        "scale": norm.weight.grad,
+        "offset": norm.bias.grad,
+        "buffers": dict(norm.named_buffers()),
+    }
+
+
+def one_step_of_shared_norms(missing: str) -> dict[str, torch.Tensor]:
+    """In training mode but without dropout; with ``zero``, worker 1 has no sound at all."""
+    optim = OptimConfig(learning_rate=0.1, schedule="constant")
+    config = tiny_config(batch_size=100, optim=optim, missing=missing, batch_norm="sync")
+    network = joint()
+    network.heads["fused"][0].p = 0.0
+    prepare(network, config)
+    data = scarce_data() if missing == "zero" else odd_data()
+    train(
+        network,
+        data,
+        config,
+        weights=dict.fromkeys(HEADS, 0.25),
+        position=Position(start_epoch=0, epochs=1),
+        seed=0,
+    )
+    return network.state_dict()
 
 
 def measured(network) -> dict[str, np.ndarray]:
@@ -205,6 +263,9 @@ def everything(directory: Path) -> dict:
         "estimated": estimated(),
         "by accuracy": estimated(**BY_ACCURACY),
         "step": {kind: one_sgd_step(kind) for kind in STEPS},
+        "pieces": {kind: one_sgd_step(kind, micro_batches=3) for kind in PIECES},
+        "shared norm": shared_norm(),
+        "shared norms": {missing: one_step_of_shared_norms(missing) for missing in ("drop", "zero")},
         "trained": trained(dict.fromkeys(HEADS, 0.25)),
         "zero": trained(ZERO_BUT_ONE),
         "averaged": averaged(),
@@ -264,6 +325,37 @@ def test_the_estimate_from_given_checkpoints_is_that_of_one_worker(two, run, opt
 def test_a_step_on_shares_that_differ_in_size_and_in_missing_sound_is_that_of_the_whole_batch(two, kind):
     for name, values in one_sgd_step(kind).items():
         torch.testing.assert_close(two[0]["step"][kind][name], values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_a_step_in_pieces_is_that_of_the_whole_batch_on_one_worker_and_on_two(two, kind):
+    alone = one_sgd_step(kind, micro_batches=3)
+    for name, values in one_sgd_step(kind).items():
+        torch.testing.assert_close(alone[name], values, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(two[0]["pieces"][kind][name], values, rtol=1e-4, atol=1e-6)
+        assert torch.equal(two[0]["pieces"][kind][name], two[1]["pieces"][kind][name])
+
+
+def test_batch_norm_over_workers_is_batch_norm_of_all_their_clips(two):
+    x, upstream = clips_to_normalise()
+    norm = nn.BatchNorm3d(3, dtype=torch.float64)
+    x.requires_grad_()
+    outputs = [norm(x) for _ in range(2)]
+    outputs[-1].backward(upstream)
+    both = [found["shared norm"] for found in two]
+    torch.testing.assert_close(torch.cat([each["output"] for each in both]), outputs[-1].detach())
+    torch.testing.assert_close(torch.cat([each["gradient"] for each in both]), x.grad)
+    torch.testing.assert_close(both[0]["scale"] + both[1]["scale"], norm.weight.grad)
+    torch.testing.assert_close(both[0]["offset"] + both[1]["offset"], norm.bias.grad)
+    for name, values in norm.named_buffers():
+        for each in both:
+            torch.testing.assert_close(each["buffers"][name], values)
+
+
+@pytest.mark.parametrize("missing", ["drop", "zero"])
+def test_a_step_with_batch_norm_over_workers_is_that_of_one_worker(two, missing):
+    for name, values in one_step_of_shared_norms(missing).items():
+        torch.testing.assert_close(two[0]["shared norms"][missing][name], values, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("run", ["trained", "zero"])

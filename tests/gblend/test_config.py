@@ -31,6 +31,8 @@ def train_config(**changes) -> TrainConfig:
     ("make", "changes", "message"),
     [
         (InputConfig, {"frames": 0}, "input.frames must be at least 1, got 0"),
+        (train_config, {"micro_batches": 0}, "micro_batches must be at least 1, got 0"),
+        (OptimConfig, {"clip_norm": 0.0}, "optim.clip_norm must be positive, got 0"),
         (InputConfig, {"frame_step": 0}, "input.frame_step must be at least 1, got 0"),
         (InputConfig, {"crop_px": -4}, "input.crop_px must be at least 1, got -4"),
         (InputConfig, {"mel_frames": 0}, "input.mel_frames must be at least 1, got 0"),

@@ -62,9 +62,17 @@ def test_epochs_are_shuffled_differently():
     assert first != second
 
 
-def test_too_few_clips_for_the_workers_say_how_many_workers_would_do():
-    with pytest.raises(ValueError, match="7 training clips are too few for 4 workers; use at most 3"):
-        training_batches(7, batch_size=4, entropy=(0,), rank=0, world=4)
+@pytest.mark.parametrize(
+    ("asked", "remedy"),
+    [
+        ({"batch_size": 6, "world": 4}, "use at most 3 workers, or a larger batch_size"),
+        ({"batch_size": 6, "world": 2, "micro_batches": 3}, "use at most 1 worker, or fewer micro_batches or a larger"),
+        ({"batch_size": 1, "world": 1}, "; use a larger batch_size"),
+    ],
+)
+def test_batches_too_small_for_the_workers_are_refused_and_never_made_larger(asked, remedy):
+    with pytest.raises(ValueError, match=rf"48 training clips in batches of {asked['batch_size']} .*{remedy}"):
+        training_batches(48, entropy=(0,), rank=0, **asked)
 
 
 @pytest.mark.parametrize(("count", "world"), [(9, 2), (130, 3), (1, 4), (0, 2)])

@@ -39,7 +39,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "tracked, two tasks": {"blend": replace(BLEND, smoothing=0.5)},
     "offline": {},
     "online": {"blend": replace(BLEND, probe_end="best-v")},
-    "online, one probe after another": {"blend": replace(BLEND, probe_pass="sequential")},
+    "online, one probe after another": {
+        "blend": replace(BLEND, probe_pass="sequential"),
+        "optim": OptimConfig(learning_rate=0.05, clip_norm=0.5),
+        "micro_batches": 2,
+        "precision": "bf16",
+    },
 }
 """Methods and settings that differ in what a state holds."""
 

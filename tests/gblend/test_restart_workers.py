@@ -25,11 +25,12 @@ CPU = torch.device("cpu")
 
 
 def carry_out(place: Path, *, missing: str, said: list[str]) -> None:
-    """A run whose workers' statistics differ between the ends of epochs: batches have one to three clips a worker."""
+    """A run of batches with one to three clips a worker, whose own statistics differ between the ends of epochs."""
     blend = BlendConfig(first_epochs=2, next_epochs=1, refit_epochs=1)
     absent = {"logmel": [0, 3, 4, 5]} if missing == "zero" else None
     data = replace(tiny_data(train=22, heldout=6, absent=absent), modalities=("rgb", "logmel"))
-    config = tiny_config(blend=blend, batch_size=7, missing=missing)
+    norm = "local" if missing == "zero" else "sync"
+    config = tiny_config(blend=blend, batch_size=7, missing=missing, batch_norm=norm)
     runner = Runner(data=data, config=config, data_path="memory", checkpoint_every=1, say=said.append)
     runner.run(RunSpec(method="online", seed=0), str(place))
 
