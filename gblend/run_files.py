@@ -57,6 +57,40 @@ def what_decides(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != PREDICT_BY}
 
 
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``config.json`` of a run that may be older than some settings: one that it lacks had what is its default now.
+
+    >>> old = {"name": "doc", "epochs": 3, "optim": {"name": "adamw"}}
+    >>> new = with_defaults(old)
+    >>> new["epochs"], new["micro_batches"], new["optim"]["name"], new["optim"]["clip_norm"]
+    (3, 1, 'adamw', None)
+    """
+    return _filled(settings, TrainConfig(name="").to_json())
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One level of settings.
+
+    >>> flat({"epochs": 3, "optim": {"name": "adamw"}})
+    {'epochs': 3, 'optim.name': 'adamw'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= (
+            {f"{key}.{name}": each for name, each in flat(value).items()} if isinstance(value, dict) else {key: value}
+        )
+    return found
+
+
+def settings_to_keep(directory: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` is to hold: what it holds, where `finished_run` found the same run there, begun by an older
+    version. What was saved of that run names those settings.
+    """
+    fs, place = fsspec.core.url_to_fs(f"{directory}/{CONFIG_FILE}")
+    there = read_json(f"{directory}/{CONFIG_FILE}") if fs.exists(place) else settings
+    return {**there, PREDICT_BY: settings[PREDICT_BY]}
+
+
 def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
     """The result of a finished run, judged as ``settings`` say; None when there is none.
 
@@ -67,7 +101,8 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
     finished = fs.exists(f"{place}/{RESULT_FILE}")
     if not finished and not fs.exists(f"{place}/{CONFIG_FILE}"):
         return None
-    there, now = what_decides(read_json(f"{directory}/{CONFIG_FILE}")), what_decides(settings)
+    stored = with_defaults(read_json(f"{directory}/{CONFIG_FILE}"))
+    there, now = flat(what_decides(stored)), flat(what_decides(settings))
     changes = [
         f"{key}: {there.get(key)} there, {now.get(key)} now"
         for key in sorted({*there, *now})
@@ -79,6 +114,15 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
             f"({'; '.join(changes)}); choose another --out or delete it"
         )
     return judged_by(run_result(read_json(f"{directory}/{RESULT_FILE}")), settings[PREDICT_BY]) if finished else None
+
+
+def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with defaults for those that are missing, in sections as well."""
+    given = {
+        key: _filled(value, defaults[key]) if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value
+        for key, value in values.items()
+    }
+    return {**defaults, **given}
 
 
 def save_checkpoint(module: nn.Module, path: str) -> None:

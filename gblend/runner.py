@@ -37,6 +37,7 @@ from gblend.run_files import (
     read_checkpoint,
     run_settings,
     save_checkpoint,
+    settings_to_keep,
     what_decides,
 )
 from gblend.state_files import StateFiles
@@ -73,13 +74,14 @@ class Runner:
                 number of workers.
         """
         settings = run_settings(spec, self.config, self.data, self.data_path)
+        finished = finished_run(directory, settings)
+        settings = settings_to_keep(directory, settings)
         files = StateFiles(
             directory=f"{directory}/{STATE_DIRECTORY}",
             settings=what_decides(settings),
             device=self.device,
             say=self.say,
         )
-        finished = finished_run(directory, settings)
         # Storage may show a result to one worker before another.
         if collective.everywhere(finished is not None, device=self.device) and finished is not None:
             files.delete()  # of a run that was stopped just before it did this itself

@@ -26,7 +26,7 @@ from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
 from gblend.prepare import prepare
 from gblend.records import RunResult
-from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, what_decides
+from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
 from gblend.scores import metric_words
 from gblend.state_files import delete, require_workers
@@ -96,7 +96,7 @@ def make_plan(
     for run, where in places.items():
         settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
         if finished_run(where, settings) is None:
-            require_workers(states, what_decides(settings), workers)
+            require_workers(states, what_decides(settings_to_keep(where, settings)), workers)
             pending += 1
         else:
             delete(states)  # of a job that was killed just before it did this itself

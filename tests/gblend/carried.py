@@ -8,7 +8,9 @@ from gblend.methods import RunSpec, with_needed
 from gblend.records import (
     epoch_record,
     estimate_record,
+    read_json,
     read_lines,
+    write_json,
 )
 from gblend.runner import Runner
 from tests.gblend.tiny import MODALITIES, tiny_config, tiny_data
@@ -34,6 +36,14 @@ def carry_out_single(root: Path, config=None) -> dict[str, str]:
     for head, place in places.items():
         carry_out(place, f"uni:{head}", config=config)
     return {head: str(place) for head, place in places.items()}
+
+
+def forget_new_settings(directory: Path) -> dict:
+    """Give a run the ``config.json`` of a version that did not know two settings, one of them in a section."""
+    config = read_json(str(directory / "config.json"))
+    del config["micro_batches"], config["optim"]["clip_norm"]
+    write_json(str(directory / "config.json"), config)
+    return config
 
 
 def parameters(directory: Path) -> dict[str, torch.Tensor]:

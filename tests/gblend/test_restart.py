@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gblend import runner
 from gblend.config import BlendConfig, ComputeConfig, OptimConfig, TrainConfig
 from gblend.data import RunData
 from gblend.methods import RunSpec, needed_runs
@@ -65,14 +66,14 @@ def data_of(way: str) -> RunData:
 
 
 def carry_out(way: str, place: Path, *, needed=None, every: int = 1, said: list[str] | None = None, **changes):
-    runner = Runner(
+    carrying = Runner(
         data=data_of(way),
         config=config_of(way, **changes),
         data_path="memory",
         checkpoint_every=every,
         say=[].append if said is None else said.append,
     )
-    return runner.run(spec_of(way), str(place), needed)
+    return carrying.run(spec_of(way), str(place), needed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +191,27 @@ def test_a_run_that_was_stopped_goes_on_when_it_is_to_be_judged_by_another_way_o
     said: list[str] = []
     assert carry_out("equal", stopped, said=said, predict_by="stack").predict_by == "stack"
     assert said == ["equal seed 0 was stopped and goes on: 1 of 3 epochs and 2 steps"]
+
+
+def test_a_run_begun_before_there_were_some_settings_goes_on_whatever_its_states_call_them(tmp_path, monkeypatch):
+    """The first process is of an older version: its settings lack two, and so do those its states are marked with."""
+    place = tmp_path / "run"
+    with monkeypatch.context() as older:
+        known = runner.run_settings
+
+        def fewer(*given):
+            settings = known(*given)
+            del settings["micro_batches"], settings["optim"]["clip_norm"]
+            return settings
+
+        older.setattr(runner, "run_settings", fewer)
+        stop_before(lambda: carry_out("equal", place), "epochs: step", times=6)
+    assert "micro_batches" not in read_json(str(place / "config.json"))
+    said: list[str] = []
+    for _ in range(2):
+        stop_before(lambda: carry_out("equal", place, said=said), "epochs: step", times=2)
+    places = ("1 of 3 epochs and 2 steps", "2 of 3 epochs")
+    assert said == [f"equal seed 0 was stopped and goes on: {place}" for place in places]
 
 
 def test_states_of_other_settings_are_not_used_even_without_the_document_that_names_them(stopped):

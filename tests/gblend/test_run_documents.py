@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gblend.config import OptimConfig
 from gblend.measure import measure
 from gblend.model import make_model
 from gblend.outputs import join_outputs, load_outputs
@@ -24,6 +25,7 @@ from tests.gblend.carried import (
     carry_out,
     carry_out_offline,
     carry_out_single,
+    forget_new_settings,
 )
 from tests.gblend.tiny import CLASSES, MODALITIES, NOUN, VERB, tiny_config, tiny_data
 
@@ -122,6 +124,14 @@ def test_a_finished_run_of_before_there_was_a_choice_is_read_back(tmp_path):
     del config["predict_by"]
     write_json(str(tmp_path / "run" / "config.json"), config)
     assert carry_out(tmp_path / "run", "uni:rgb") == first
+
+
+def test_a_setting_that_a_finished_run_is_older_than_counts_as_its_default(tmp_path):
+    first = carry_out(tmp_path / "run", "uni:rgb")
+    forget_new_settings(tmp_path / "run")
+    assert carry_out(tmp_path / "run", "uni:rgb") == first
+    with pytest.raises(ValueError, match=r"other settings \(optim.clip_norm: None there, 1.0 now\)"):
+        carry_out(tmp_path / "run", "uni:rgb", config=tiny_config(optim=OptimConfig(learning_rate=0.05, clip_norm=1.0)))
 
 
 def test_a_result_without_predictions_can_still_be_read(tmp_path):
