@@ -6,6 +6,7 @@ batches.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -208,7 +209,7 @@ def _cut_rgb(data: Encoded, clip: StoredClip, window: Window, config: InputConfi
     if spec.rgb.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
     else:
-        image = _decode(data, cv2.IMREAD_COLOR_RGB)
+        image = decode_image(data, "rgb")
     return np.ascontiguousarray(_crop(_scale(image, window, config), window, config))
 
 
@@ -216,7 +217,7 @@ def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConf
     if spec.flow.codec == "raw":
         image = np.frombuffer(data, dtype=np.uint8).reshape(2 * clip.height, clip.width)
     else:
-        image = _decode(data, cv2.IMREAD_GRAYSCALE)
+        image = decode_image(data, "flow")
     planes = image.reshape(2, clip.height, clip.width).transpose(1, 2, 0)
     cut = _crop(_scale(planes, window, config), window, config).transpose(2, 0, 1)
     if window.mirrored:
@@ -225,7 +226,9 @@ def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConf
     return np.ascontiguousarray(cut)
 
 
-def _decode(data: Encoded, mode: int) -> np.ndarray:
+def decode_image(data: Encoded, modality: Literal["rgb", "flow"]) -> np.ndarray:
+    """What an encoded image of ``rgb.arrow`` or ``flow.arrow`` is when it is stored raw."""
+    mode = cv2.IMREAD_COLOR_RGB if modality == "rgb" else cv2.IMREAD_GRAYSCALE
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), mode)
     if image is None:
         raise ValueError(

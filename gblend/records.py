@@ -231,7 +231,7 @@ def to_json(record: Any) -> Any:
 
 def epoch_record(values: dict[str, Any]) -> EpochRecord:
     """`EpochRecord` from JSON values."""
-    parts = {key: _scores(values[key]) for key in ("train", "heldout")}
+    parts = {key: read_scores(values[key]) for key in ("train", "heldout")}
     return EpochRecord(**{**values, **parts})
 
 
@@ -243,14 +243,14 @@ def estimate_record(values: dict[str, Any]) -> EstimateRecord:
 
 def run_result(values: dict[str, Any]) -> RunResult:
     """`RunResult` from JSON values."""
-    scores = {split: _scores(heads) for split, heads in values["scores"].items()}
+    scores = {split: read_scores(heads) for split, heads in values["scores"].items()}
     found = values.get("predictions")
     predictions = (
         PredictionScores(
             **{
                 **found,
                 "ranking": tuple(found["ranking"]),
-                "scores": {split: _scores(ways) for split, ways in found["scores"].items()},
+                "scores": {split: read_scores(ways) for split, ways in found["scores"].items()},
             }
         )
         if found
@@ -297,7 +297,8 @@ def read_lines(path: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def _scores(values: dict[str, Any]) -> dict[str, HeadScore]:
+def read_scores(values: dict[str, Any]) -> dict[str, HeadScore]:
+    """`HeadScore` by name from JSON values."""
     return {
         head: HeadScore(
             loss_nats=_nan(v["loss_nats"]),

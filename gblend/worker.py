@@ -20,16 +20,18 @@ from ray.util.queue import Empty, Queue
 from gblend.batches import training_batches
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data
+from gblend.evaluation import evaluate, open_evaluation
 from gblend.heads import of_each_task
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
 from gblend.prepare import prepare
-from gblend.records import RunResult
+from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
 from gblend.scores import metric_words
 from gblend.state_files import delete, require_workers
+from gblend.views import Views
 
 RAY_PREFIX = "ray-"
 """Start of the names of Ray Train's own directories; a number follows."""
@@ -48,6 +50,22 @@ class Plan:
     share."""
     pending: int
     """How many of them are not finished."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationJob:
+    """A finished run, and what to score it on."""
+
+    run: str
+    """Run directory; every worker must be able to read it."""
+    data: str
+    """Data set directory, likewise."""
+    split: str
+    """Its split."""
+    views: Views
+    """Windows of every clip."""
+    out: str
+    """JSON file to write."""
 
 
 def make_plan(
@@ -119,12 +137,33 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
     """
+    _in_group(_work, {"plan": plan, "compute": compute}, compute, storage=storage)
+
+
+def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) -> None:
+    """Score a finished run on a worker group of its own and wait for it; worker 0 writes the result.
+
+    Prints now and then how far it is.
+
+    Args:
+        job: What to score.
+        compute: Size of the group.
+        storage: As of `train_runs`.
+
+    Raises:
+        RuntimeError: As `train_runs`.
+    """
+    _in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
+
+
+def _in_group(work: Callable[[dict], None], settings: dict, compute: ComputeConfig, *, storage: str) -> None:
+    """Call ``work`` on every worker of a new group; what it puts into ``lines`` of its settings is printed here."""
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
     name = f"{RAY_PREFIX}{time.time_ns()}"
     lines = Queue(actor_options={"num_cpus": 0})
     trainer = ray.train.torch.TorchTrainer(
-        _work,
-        train_loop_config={"plan": plan, "compute": compute, "lines": lines},
+        work,
+        train_loop_config={**settings, "lines": lines},
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers,
             use_gpu=compute.gpus_per_worker > 0,
@@ -176,6 +215,17 @@ def _work(job: dict) -> None:
         if ray.train.get_context().get_world_rank() == 0:
             job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
         ray.train.report({"finished": number, "run": run.name})
+
+
+def _score(settings: dict) -> None:
+    job: EvaluationJob = settings["job"]
+    torch.set_num_threads(max(1, int(settings["compute"].cpus_per_worker)))
+    trained, data = open_evaluation(job.run, job.data, job.split, job.views)
+    trained.to(ray.train.torch.get_device())
+    found = evaluate(trained, data, say=settings["lines"].put)
+    if ray.train.get_context().get_world_rank() == 0:
+        write_json(job.out, to_json(found))
+    ray.train.report({"clips": found.clips})
 
 
 def describe(result: RunResult) -> str:

@@ -28,6 +28,7 @@ JOBS = {
     "column": "tensors of your own to a modality of a dataset",
     "train": "one run of one method",
     "compare": "methods x seeds to a table and a report",
+    "evaluate": "a run on a split, several windows a clip",
     "report": "runs to one HTML page",
     "demo": "all of it on a small real audio-visual set",
 }
