@@ -86,6 +86,9 @@ class ComputeConfig:
 
     workers: int = 2
     """Training processes; the batch is shared among them."""
+    min_workers: int | None = None
+    """Fewest with which training goes on when nodes are lost; it grows back to ``workers`` when there is room. None: it
+    waits until there is room for all, and the result is the same to the bit as without the loss."""
     gpus_per_worker: float = 0.0
     """GPUs each of them holds; 0 trains on the CPU."""
     cpus_per_worker: float = 1.0
@@ -98,6 +101,8 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "workers", "at least 1", self.workers)
+        if self.min_workers is not None:
+            require(1 <= self.min_workers <= self.workers, "min_workers", "from 1 to workers", self.min_workers)
         require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
         require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
         for name in ("restarts", "checkpoint_every"):

@@ -62,7 +62,8 @@ class Progress:
     step: int = 0
     """Finished steps of the epoch under way."""
     generators: list[list[Tensor]] = field(default_factory=list)
-    """Per learner, where its random generators are on this worker; empty before the first step of an epoch."""
+    """Per learner, where its random generators are on this worker. Empty before the first step of an epoch, and where
+    another number of workers goes on: theirs begin anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,8 +204,9 @@ def train_together(
             for step in range(len(batches))
         ]
         states = progress.generators or [[] for _ in learners]
+        began = (*entropy, progress.step) if progress.step else entropy
         lanes = [
-            _Lane.of(learner, network, entropy, state)
+            _Lane.of(learner, network, began, state)
             for learner, network, state in zip(learners, networks, states, strict=True)
         ]
         for lane in lanes:

@@ -175,6 +175,8 @@ class RunResult:
     """Wall time of this run itself, evaluation included."""
     workers: int
     """Training processes; BatchNorm sees the batch in so many parts."""
+    earlier_workers: tuple[int, ...] = ()
+    """Where their number changed on the way (``--min-workers``), those before ``workers``, in order."""
     predictions: PredictionScores | None = None
     """What predicting with all heads comes to on the same splits; None for a network of one head."""
     kept_epoch: int | None = None
@@ -256,7 +258,15 @@ def run_result(values: dict[str, Any]) -> RunResult:
         if found
         else None
     )
-    return RunResult(**{**values, "heads": tuple(values["heads"]), "scores": scores, "predictions": predictions})
+    return RunResult(
+        **{
+            **values,
+            "heads": tuple(values["heads"]),
+            "earlier_workers": tuple(values.get("earlier_workers", ())),
+            "scores": scores,
+            "predictions": predictions,
+        }
+    )
 
 
 def write_json(path: str, values: Any) -> None:

@@ -101,6 +101,31 @@ def split(state: State) -> tuple[State, State]:
     return {key: value for key, value in state.items() if key not in own}, own
 
 
+def for_any_worker(own: Sequence[State]) -> State:
+    """What each worker of a group of another size has for itself when it goes on.
+
+    Args:
+        own: Of every worker that saved the state, what was its own.
+
+    Returns:
+        Statistics are the mean over the workers, as at the end of an epoch; counters are worker 0's. Generators are
+        none: they begin anew where the epoch is (`gblend.loop.train_together`).
+
+    >>> each = [{"0.buffers": {"mean": torch.tensor([x])}, "generators": [[torch.tensor([7])]]} for x in (1.0, 4.0)]
+    >>> for_any_worker(each)
+    {'0.buffers': {'mean': tensor([2.5000])}, 'generators': []}
+    """
+    return {
+        key: []
+        if key.rpartition(".")[2] == "generators"
+        else {
+            name: torch.stack([part[key][name] for part in own]).mean(dim=0) if value.is_floating_point() else value
+            for name, value in values.items()
+        }
+        for key, values in own[0].items()
+    }
+
+
 def moments_state(moments: Sequence[Measured]) -> State:
     """Measurements of one network; none at all are an empty state."""
     arrays = to_arrays(moments) if moments else {}

@@ -56,8 +56,8 @@ class Runner:
     """Where the clips come from, for ``config.json``."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this worker computes."""
-    checkpoint_every: int = ComputeConfig().checkpoint_every
-    """As in `ComputeConfig`."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How it computes."""
     say: Callable[[str], object] = print
     """Told in a line where a stopped run goes on; called on one worker."""
 
@@ -71,7 +71,7 @@ class Runner:
 
         Raises:
             ValueError: A run is there, finished or not, that has other settings; one that was stopped had another
-                number of workers.
+                number of workers, and ``compute.min_workers`` does not allow that.
         """
         settings = run_settings(spec, self.config, self.data, self.data_path)
         finished = finished_run(directory, settings)
@@ -80,6 +80,7 @@ class Runner:
             directory=f"{directory}/{STATE_DIRECTORY}",
             settings=what_decides(settings),
             device=self.device,
+            other_sizes="refuse" if self.compute.min_workers is None else "allow",
             say=self.say,
         )
         # Storage may show a result to one worker before another.
@@ -121,7 +122,7 @@ class Runner:
             needed=needed,
             fresh_head=fresh_head if spec.method in BLENDS and config.blend.refit_epochs > 0 else None,
             files=files,
-            checkpoint_every=self.checkpoint_every,
+            checkpoint_every=self.compute.checkpoint_every,
             started_s=started_s,
         )
         state = files.newest()
@@ -159,6 +160,7 @@ class Runner:
             train_samples=round(own * len(self.data.train)),
             seconds=time.monotonic() - started_s,
             workers=collective.world_size(),
+            earlier_workers=() if trained is None else tuple(trained.workers[:-1]),
             kept_epoch=None if trained is None else trained.kept_epoch,
             refit_epochs=self.config.blend.refit_epochs if refitted else 0,
         )

@@ -16,14 +16,14 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import fsspec
 import torch
 
 from gblend import collective
 from gblend.records import write_json
-from gblend.run_state import State, split
+from gblend.run_state import State, for_any_worker, split
 
 FORMAT = 1
 """Of the files; a state of another one does not count."""
@@ -48,6 +48,8 @@ class StateFiles:
     """What decides the run, as JSON values: a state made with others does not count."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where workers exchange a few numbers."""
+    other_sizes: Literal["refuse", "allow"] = "refuse"
+    """Whether a group of another size may go on from a state."""
     say: Callable[[str], object] = print
     """Told in a line why a state does not count, on one worker."""
     number: int = NONE
@@ -61,19 +63,20 @@ class StateFiles:
         """The newest state that every worker can read; None when there is none.
 
         Raises:
-            ValueError: It was saved by another number of workers.
+            ValueError: It was saved by another number of workers, and that is refused.
         """
         first = collective.rank() == 0
         numbers = _numbers(self.directory) if first else []
         # Worker 0's word, so that no worker fails while others wait for it.
         workers = self._agreed(_workers_of(self.directory, numbers, self.settings) if first else NONE)
-        _require_same(workers, collective.world_size(), self.directory)
+        if self.other_sizes == "refuse":
+            _require_same(workers, collective.world_size(), self.directory)
         self.number = self._agreed(max(numbers, default=NONE))
         self.kept, self.others = [], list(numbers)
         while (number := self._agreed(numbers.pop() if numbers else NONE)) != NONE:
             place, state, why = _place(self.directory, number), None, ""
             try:
-                state = _read(place, self.settings, (SHARED_FILE, _own_file(collective.rank())))
+                state = _read(place, self.settings)
             except UnusableError as reason:
                 why = str(reason)
             failing = collective.first_without(state is not None, device=self.device)
@@ -179,22 +182,27 @@ def _require_same(before: int, now: int, directory: str) -> None:
         raise ValueError(
             f"{directory} is of a run begun by {before} training workers, and there are {now}; BatchNorm and dropout "
             f"depend on their number, so a run keeps it: use --workers {before}, or delete that directory to train "
-            "from the start"
+            "from the start; with --min-workers a run goes on with another number"
         )
 
 
-def _read(place: str, settings: Mapping[str, Any], names: Sequence[str]) -> State:
-    """The values in some files of a state, all of them checked."""
+def _read(place: str, settings: Mapping[str, Any]) -> State:
+    """A state as this worker goes on from it."""
     contents = _contents(place, settings)
-    state: State = {}
-    for name in names:
-        stored, expected = _bytes_of(place, name), contents["files"][name]
-        if len(stored) != expected["bytes"]:
-            raise UnusableError(f"{name} has {len(stored)} bytes instead of {expected['bytes']}")
-        if hashlib.sha256(stored).hexdigest() != expected["sha256"]:
-            raise UnusableError(f"the contents of {name} are not those that were written")
-        state |= torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
-    return state
+    shared, workers = _values(place, contents, SHARED_FILE), contents["workers"]
+    if workers == collective.world_size():
+        return shared | _values(place, contents, _own_file(collective.rank()))
+    return shared | for_any_worker([_values(place, contents, _own_file(rank)) for rank in range(workers)])
+
+
+def _values(place: str, contents: Mapping[str, Any], name: str) -> State:
+    """Those in a file of a state, checked."""
+    stored, expected = _bytes_of(place, name), contents["files"][name]
+    if len(stored) != expected["bytes"]:
+        raise UnusableError(f"{name} has {len(stored)} bytes instead of {expected['bytes']}")
+    if hashlib.sha256(stored).hexdigest() != expected["sha256"]:
+        raise UnusableError(f"the contents of {name} are not those that were written")
+    return torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
 
 
 def _contents(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from gblend import collective
 from gblend.clip_dataset import WindowDataset
 from gblend.config import TrainConfig
 from gblend.data import RunData
@@ -77,6 +78,8 @@ class Training:
     history: list[EpochRecord] = field(default_factory=list)
     estimates: list[EstimateRecord] = field(default_factory=list)
     branch_epochs: float = 0.0
+    workers: list[int] = field(default_factory=lambda: [collective.world_size()])
+    """Sizes of the worker groups that trained it, one after another."""
     kept_epoch: int | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Parameters and buffers of ``early-stop``, after ``kept_epoch``."""
@@ -162,6 +165,7 @@ class Training:
             "estimates": [asdict(record) for record in self.estimates],
             "weights": self.weights,
             "branch_epochs": self.branch_epochs,
+            "workers": self.workers,
             "kept_epoch": self.kept_epoch,
             "seconds": time.monotonic() - self.started_s,
         }
@@ -180,6 +184,7 @@ class Training:
         self.history = [epoch_record(values) for values in records["history"]]
         self.estimates = [estimate_record(values) for values in records["estimates"]]
         self.weights, self.branch_epochs = records["weights"], records["branch_epochs"]
+        self.workers = [*records["workers"], *(size for size in self.workers if size != records["workers"][-1])]
         self.kept_epoch, self.kept = records["kept_epoch"], state["kept"]
         self.started_s -= records["seconds"]
         self.moments = moments_of(part_of(state, "moments"))

@@ -74,7 +74,7 @@ def make_plan(
     methods: Sequence[str],
     seeds: Sequence[int],
     *,
-    workers: int,
+    compute: ComputeConfig,
     place: Callable[[RunSpec], str],
 ) -> Plan:
     """Check everything that can be checked before a cluster is asked for anything, and order the runs.
@@ -84,7 +84,7 @@ def make_plan(
         config: Shared by all runs.
         methods: Names of `gblend.methods`.
         seeds: Every method runs once with each.
-        workers: Training processes there will be.
+        compute: How many workers there will be.
         place: Run directory of a run.
 
     Raises:
@@ -105,7 +105,7 @@ def make_plan(
             batch_size=config.batch_size,
             entropy=(0,),
             rank=0,
-            world=workers,
+            world=compute.workers,
             micro_batches=config.micro_batches,
         )
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
@@ -114,7 +114,8 @@ def make_plan(
     for run, where in places.items():
         settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
         if finished_run(where, settings) is None:
-            require_workers(states, what_decides(settings_to_keep(where, settings)), workers)
+            if compute.min_workers is None:
+                require_workers(states, what_decides(settings_to_keep(where, settings)), compute.workers)
             pending += 1
         else:
             delete(states)  # of a job that was killed just before it did this itself
@@ -165,7 +166,7 @@ def _in_group(work: Callable[[dict], None], settings: dict, compute: ComputeConf
         work,
         train_loop_config={**settings, "lines": lines},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=compute.workers,
+            num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
             use_gpu=compute.gpus_per_worker > 0,
             resources_per_worker={"CPU": compute.cpus_per_worker}
             | ({"GPU": compute.gpus_per_worker} if compute.gpus_per_worker > 0 else {}),
@@ -206,7 +207,7 @@ def _work(job: dict) -> None:
         config=plan.config,
         data_path=plan.data,
         device=ray.train.torch.get_device(),
-        checkpoint_every=compute.checkpoint_every,
+        compute=compute,
         say=job["lines"].put,
     )
     for number, (run, directory) in enumerate(plan.places.items(), start=1):

@@ -51,7 +51,7 @@ def compare(
     """
     data, out = absolute(data), absolute(out)
     chosen = methods or default_methods(data, config)
-    plan = make_plan(data, config, chosen, seeds, workers=compute.workers, place=lambda run: f"{out}/runs/{run.name}")
+    plan = make_plan(data, config, chosen, seeds, compute=compute, place=lambda run: f"{out}/runs/{run.name}")
     print(
         f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs, "
         f"{len(plan.places) - plan.pending} of them finished",

@@ -43,7 +43,7 @@ def train(
         config,
         [method],
         [seed],
-        workers=compute.workers,
+        compute=compute,
         place=lambda run: out if run.method == method else f"{out}/probes/{run.name}",
     )
     carry_out(plan, compute, storage=out)

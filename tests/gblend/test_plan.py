@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gblend.config import EncodersConfig, ModelConfig
+from gblend.config import ComputeConfig, EncodersConfig, ModelConfig
 from gblend.data import load_run_data
 from gblend.methods import RunSpec
 from gblend.run_files import run_settings, what_decides
@@ -16,7 +16,9 @@ from tests.gblend.tiny import tiny_config
 
 
 def plan(data: str, config, folder, methods=("naive",), *, workers: int = 1):
-    return make_plan(data, config, methods, [0], workers=workers, place=lambda run: str(folder / run.name))
+    return make_plan(
+        data, config, methods, [0], compute=ComputeConfig(workers=workers), place=lambda run: str(folder / run.name)
+    )
 
 
 def test_a_tensor_that_no_network_of_ours_reads_is_refused_with_the_remedy(tmp_path):

@@ -70,7 +70,7 @@ def carry_out(way: str, place: Path, *, needed=None, every: int = 1, said: list[
         data=data_of(way),
         config=config_of(way, **changes),
         data_path="memory",
-        checkpoint_every=every,
+        compute=ComputeConfig(checkpoint_every=every),
         say=[].append if said is None else said.append,
     )
     return carrying.run(spec_of(way), str(place), needed)

@@ -11,28 +11,33 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from gblend import collective
-from gblend.config import BlendConfig
+from gblend import collective, training
+from gblend.batches import training_batches
+from gblend.config import BlendConfig, ComputeConfig
 from gblend.methods import RunSpec
+from gblend.records import RunResult
 from gblend.run_state import State
 from gblend.runner import Runner
 from gblend.state_files import StateFiles
-from tests.gblend.stops import OF_WORKER_0, assert_same_run, stop_again_and_again
+from tests.gblend.stops import OF_WORKER_0, assert_same_run, stop_again_and_again, stop_before
 from tests.gblend.tiny import tiny_config, tiny_data
 
 WORLD = 3
+MID_EPOCH = 2
+"""Steps of the main run before which it is left behind for fewer workers: one of the first epoch is done."""
 CPU = torch.device("cpu")
 
 
-def carry_out(place: Path, *, missing: str, said: list[str]) -> None:
+def carry_out(place: Path, *, missing: str, said: list[str], min_workers: int | None = None) -> RunResult:
     """A run of batches with one to three clips a worker, whose own statistics differ between the ends of epochs."""
     blend = BlendConfig(first_epochs=2, next_epochs=1, refit_epochs=1)
     absent = {"logmel": [0, 3, 4, 5]} if missing == "zero" else None
     data = replace(tiny_data(train=22, heldout=6, absent=absent), modalities=("rgb", "logmel"))
     norm = "local" if missing == "zero" else "sync"
     config = tiny_config(blend=blend, batch_size=7, missing=missing, batch_norm=norm)
-    runner = Runner(data=data, config=config, data_path="memory", checkpoint_every=1, say=said.append)
-    runner.run(RunSpec(method="online", seed=0), str(place))
+    compute = ComputeConfig(workers=WORLD, min_workers=min_workers, checkpoint_every=1)
+    runner = Runner(data=data, config=config, data_path="memory", compute=compute, say=said.append)
+    return runner.run(RunSpec(method="online", seed=0), str(place))
 
 
 def state_of(number: int) -> State:
@@ -63,6 +68,8 @@ def everything(directory: Path) -> dict:
             but=OF_WORKER_0,
         )
         found[missing] = {"stops": stops, "said": said}
+    place = directory / "left behind"
+    stop_before(lambda: carry_out(place, missing="zero", said=[]), "epochs: step", times=MID_EPOCH)
     return found
 
 
@@ -113,3 +120,41 @@ def test_one_worker_does_not_go_on_with_a_state_of_three(place):
     files = StateFiles(directory=str(place / "files"), settings={}, say=print)
     with pytest.raises(ValueError, match=r"begun by 3 training workers, and there are 1; .*use --workers 3, or delete"):
         files.newest()
+
+
+def test_one_worker_goes_on_with_a_run_of_three_where_that_is_allowed(place, monkeypatch):
+    """With the mean of their statistics, and with exactly those clips of the epoch that were not trained on."""
+    run = place / "left behind"
+    with pytest.raises(ValueError, match="with --min-workers a run goes on with another number"):
+        carry_out(run, missing="zero", said=[])
+    newest = max((run / "state").iterdir())
+    each = [torch.load(newest / f"worker-{rank}.pt")["lesson.0.buffers"] for rank in range(WORLD)]
+    first_batches: list = []
+    train_together = training.train_together
+
+    def watched(learners, data, config, **options):
+        if not first_batches:
+            (learner,) = learners
+            for name, values in learner.model.named_buffers():
+                if values.is_floating_point():
+                    torch.testing.assert_close(values, sum(one[name] for one in each) / WORLD)
+            first_batches.append(options["progress"].step)
+            data.train.drawn.clear()
+            options["after_epoch"] = after_first(data, options["after_epoch"])
+        train_together(learners, data, config, **options)
+
+    def after_first(data, after_epoch):
+        def call(epoch, rate):
+            if len(first_batches) == 1:
+                first_batches.append([position for position, entropy in data.train.drawn if entropy is not None])
+            after_epoch(epoch, rate)
+
+        return call
+
+    monkeypatch.setattr(training, "train_together", watched)
+    result = carry_out(run, missing="zero", said=(said := []), min_workers=1)
+    assert (result.workers, result.earlier_workers) == (1, (3,))
+    assert said == ["online seed 0 was stopped and goes on: 0 of 3 epochs and 1 steps"]
+    done, drawn = first_batches
+    whole = training_batches(22, batch_size=7, entropy=(0, 0, 0), rank=0, world=1)
+    assert (done, drawn) == (1, [clip for batch in whole[1:] for clip in batch])

@@ -137,11 +137,12 @@ def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(data
 def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     shard = next(Path(data).glob("train/*/rgb.arrow"))
     whole = shard.read_bytes()
-    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], workers=1, place=lambda run: str(tmp_path / run.name))
+    alone = ComputeConfig(workers=1, restarts=0)
+    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], compute=alone, place=lambda run: str(tmp_path / run.name))
     try:
         shard.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(RuntimeError, match=r"rgb\.arrow is not a whole Arrow file") as caught:
-            train_runs(plan, ComputeConfig(workers=1, restarts=0), storage=str(tmp_path / "ray"))
+            train_runs(plan, alone, storage=str(tmp_path / "ray"))
     finally:
         shard.write_bytes(whole)
     assert "\n" not in str(caught.value)
@@ -173,7 +174,7 @@ def killing_a_worker(run: Path) -> Iterator[list[int]]:
 @pytest.mark.slow
 def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparison, data, tmp_path, capsys):
     place = tmp_path / "online"
-    plan = make_plan(data, CONFIG, ["online"], [0], workers=2, place=lambda run: str(place))
+    plan = make_plan(data, CONFIG, ["online"], [0], compute=ComputeConfig(workers=2), place=lambda run: str(place))
     with killing_a_worker(place) as killed:
         train_runs(plan, ComputeConfig(workers=2, restarts=1, checkpoint_every=1), storage=str(tmp_path / "ray"))
     assert len(killed) == 1
