@@ -98,6 +98,13 @@ class ComputeConfig:
     checkpoint_every: int = 200
     """Optimiser steps, of the run, its probes and the refitted head alike, after which the state of a run is saved: so
     many are lost at most when something stops. It is saved at the end of every epoch anyway; 0: only then."""
+    compile: Literal["none", "inductor"] = "none"
+    """``inductor``: encoders as `torch.compile` makes them, for the passes of training; the first takes minutes."""
+    memory_format: Literal["channels-last", "contiguous"] = "channels-last"
+    """Order of the numbers in memory, in our 2D and 3D trunks; the same numbers but for rounding."""
+    log: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    """Where curves are logged besides ``history.jsonl``: files in the run directory, or the services that the
+    environment names. Each needs its package on the workers."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "workers", "at least 1", self.workers)
@@ -107,3 +114,4 @@ class ComputeConfig:
         require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
         for name in ("restarts", "checkpoint_every"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        require_choices(self, "")

@@ -272,7 +272,12 @@ def _step(
 
 def _logits(lane: _Lane, piece: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """Forward pass in the precision of training."""
-    present = {name: piece.present[name] for name in lane.learner.model.modalities}
+    model = lane.learner.model
+    present = {name: piece.present[name] for name in model.modalities}
+    if model.compiled:
+        for name in model.modalities:
+            # Sizes of batches differ by one clip: one program for all, instead of another at the second size.
+            torch._dynamo.maybe_mark_dynamic(piece.arrays[name], 0)
     if config.precision == "fp32":
         return lane.network(piece.arrays, present)
     with torch.autocast(lane.randomness.device.type, dtype=torch.bfloat16):

@@ -24,7 +24,7 @@ from gblend.heads import FUSED, branch_of, key_of, of_each_task
 from gblend.inputs import to_inputs
 from gblend.loss import clip_losses, labelled
 from gblend.metrics import ClassRanking, label_ranking, rank_clips, summarise
-from gblend.model import BlendModel
+from gblend.model import BlendModel, eager
 from gblend.outputs import HeadOutputs
 from gblend.records import HeadScore
 from gblend.scores import ACCURACY, CLASSES_FOR_TOP5, TOP5, multi_label_metrics
@@ -260,7 +260,7 @@ def _parts(model: BlendModel, data: WindowDataset, chosen: list[int], spec: Feat
         ):
             inputs = to_inputs({name: batch.arrays[name].to(device) for name in model.modalities}, spec)
             present = {name: batch.present[name].to(device) for name in model.modalities}
-            with torch.no_grad():
+            with torch.no_grad(), eager(model):
                 logits = model(inputs, present)
             labels = {key: label.to(device) for key, label in batch.labels.items()}
             yield _Part(

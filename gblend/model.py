@@ -11,6 +11,7 @@ reads what the rest of the same trunk, its *end*, makes of them. With every othe
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,10 @@ from gblend.fusion import LATE, Concat, MidConcat, fused_head
 from gblend.heads import FUSED, head_name, head_names
 from gblend.resnet import Trunk
 from gblend.resnet3d import last_stages
+
+RECOMPILATIONS = 64
+"""Of the same code, before PyTorch gives up compiling it: the trunks of a few modalities, each in training and frozen,
+for one clip and for more."""
 
 
 class BlendModel(nn.Module):
@@ -54,6 +59,7 @@ class BlendModel(nn.Module):
             fusion = Concat([cast(int, encoder.output_dim) for encoder in encoders.values()])
         self.fusion = fusion
         self.heads = nn.ModuleDict(dict(heads))
+        self.compiled = False
         outputs = len([*next(iter(heads.values())).parameters()][-1])  # of the last bias
         self.classes = dict(classes or {"": outputs})
         assert sum(self.classes.values()) == outputs
@@ -104,18 +110,37 @@ class BlendModel(nn.Module):
             return _where(present[head], end, features[head], empty=(cast(int, end.output_dim),))
         return features[head]
 
+    def compile_parts(self) -> None:
+        """Have PyTorch compile encoders, ends and fusion when they are first called; branches will be like it.
+
+        What joins them stays Python: which clips are present decides how often each is called.
+        """
+        self.compiled = True
+        # Trunks have their code in common, and each kind of them counts as a recompilation of it.
+        torch._dynamo.config.recompile_limit = max(RECOMPILATIONS, torch._dynamo.config.recompile_limit)
+        for part in (*self.encoders.values(), *self.ends.values(), *filter(None, [self.fusion])):
+            part.compile()
+
     def branch(self, name: str) -> "BlendModel":
         """A deep copy of one branch: its heads and what they read; training it leaves this network alone."""
         if name not in self.heads:
             raise ValueError(f"there is no branch {name!r}; branches: {', '.join(self.branches)}")
         read = self.modalities if name == FUSED else (name,)
-        return BlendModel(
+        branch = BlendModel(
             encoders={modality: copy.deepcopy(self.encoders[modality]) for modality in read},
             heads={name: copy.deepcopy(self.heads[name])},
             classes=self.classes,
             fusion=copy.deepcopy(self.fusion) if name == FUSED else None,
             ends={name: copy.deepcopy(self.ends[name])} if name in self.ends else {},
         )
+        if self.compiled:
+            branch.compile_parts()
+        return branch
+
+
+def eager(model: BlendModel) -> AbstractContextManager[object]:
+    """Inside it, nothing compiled is used: what is measured does not depend on whether training is compiled."""
+    return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()
 
 
 def _where(present: Tensor, module: nn.Module, values: Any, *, empty: tuple[int, ...]) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gblend import collective
 from gblend.heads import FUSED, head_name
-from gblend.model import BlendModel
+from gblend.model import BlendModel, eager
 
 
 @torch.no_grad()
@@ -74,7 +74,8 @@ def label_scores(
     sums = []
     for name in model.modalities:
         alone = {other: mask if other == name else torch.zeros_like(mask) for other, mask in present.items()}
-        logits = model(inputs, alone)
+        with eager(model):
+            logits = model(inputs, alone)
         for key, label in labels.items():
             mask = present[name] & (label >= 0)
             probability = logits[head_name(key, FUSED)].float().softmax(dim=1).gather(1, label.clamp(min=0)[:, None])

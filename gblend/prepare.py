@@ -1,11 +1,12 @@
 """A network as training wants it: made anew or read back, before the first step."""
 
 from gblend.batch_norm import share_batch_norm
-from gblend.config import TrainConfig
+from gblend.config import ComputeConfig, TrainConfig
 from gblend.model import BlendModel
+from gblend.resnet import Trunk
 
 
-def prepare(model: BlendModel, config: TrainConfig) -> None:
+def prepare(model: BlendModel, config: TrainConfig, compute: ComputeConfig) -> None:
     """In place; copies of its branches are like it.
 
     Raises:
@@ -13,3 +14,8 @@ def prepare(model: BlendModel, config: TrainConfig) -> None:
     """
     if config.batch_norm == "sync":
         share_batch_norm(model)
+    for part in model.modules():
+        if isinstance(part, Trunk):
+            part.use_memory_format(compute.memory_format)
+    if compute.compile == "inductor":
+        model.compile_parts()

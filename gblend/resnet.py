@@ -7,6 +7,7 @@ positions whatever n is: any clip size goes through.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,15 @@ class Trunk(nn.Module):
         self.output_dim = channels[-1] * (1 if pool is None else pooled_cells)
         self.strides = tuple(math.prod(axis) for axis in zip(*strides, strict=True)) if pool is None else ()
         # Channels last: the same numbers, 1.5 to 2 times the speed of narrow 3D convolutions on a CPU.
-        self._memory_format = torch.channels_last_3d if len(strides[0]) == 3 else torch.channels_last
-        self.to(memory_format=self._memory_format)
+        self.use_memory_format("channels-last")
+
+    def use_memory_format(self, name: Literal["channels-last", "contiguous"]) -> None:
+        """Order of the numbers in memory of parameters and maps."""
+        last = torch.channels_last_3d if len(self._strides[0]) == 3 else torch.channels_last
+        self._memory_format = last if name == "channels-last" else torch.contiguous_format
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.Conv3d):
+                part.weight.data = part.weight.data.contiguous(memory_format=self._memory_format)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, time, height, width) or (batch, channels, time, mel) to features."""

@@ -57,7 +57,7 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this worker computes."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    """How it computes."""
+    """How often to save, how to compute and what to log."""
     say: Callable[[str], object] = print
     """Told in a line where a stopped run goes on; called on one worker."""
 
@@ -113,7 +113,7 @@ class Runner:
         fresh_head = copy.deepcopy(joint.heads[FUSED].state_dict())
         head = FUSED if spec.method in FUSED_ONLY else spec.method.removeprefix("uni:")
         model = (joint if spec.method in BLENDS else joint.branch(head)).to(self.device)
-        prepare(model, config)
+        prepare(model, config, self.compute)
         work = Training(
             data=self.data,
             config=config,

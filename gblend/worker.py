@@ -121,7 +121,8 @@ def make_plan(
             delete(states)  # of a job that was killed just before it did this itself
     if pending:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
-        prepare(make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes), config)
+        network = make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
+        prepare(network, config, compute)
     return Plan(data=data, config=config, places=places, pending=pending)
 
 

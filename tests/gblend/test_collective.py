@@ -14,7 +14,7 @@ from torch import nn
 from gblend import collective
 from gblend.batch_norm import SharedBatchNorm
 from gblend.batches import measuring_loader, training_batches
-from gblend.config import BlendConfig, EncodersConfig, LossConfig, OptimConfig
+from gblend.config import BlendConfig, ComputeConfig, EncodersConfig, LossConfig, OptimConfig
 from gblend.estimate import ProbeLosses, estimate
 from gblend.inputs import to_inputs
 from gblend.loop import Learner, Position, make_optimizer, train, train_together
@@ -141,7 +141,7 @@ def one_step_of_shared_norms(missing: str) -> dict[str, torch.Tensor]:
     config = tiny_config(batch_size=100, optim=optim, missing=missing, batch_norm="sync")
     network = joint()
     network.heads["fused"][0].p = 0.0
-    prepare(network, config)
+    prepare(network, config, ComputeConfig())
     data = scarce_data() if missing == "zero" else odd_data()
     train(
         network,

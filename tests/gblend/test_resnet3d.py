@@ -116,6 +116,7 @@ def test_channels_of_a_channel_separated_convolution_do_not_meet():
 
 @pytest.mark.parametrize("block", ["ir_csn", "ip_csn"])
 def test_in_a_basic_block_that_is_channel_separated_every_channel_still_reaches_every_other(block):
+    torch.manual_seed(0)  # of four channels a few numbers leave nothing after ReLU
     stage = resnet3d(narrow(block, visual_layers=(2,)), in_channels=3).stages[0]
     x = torch.randn(1, 4, 1, 3, 3, requires_grad=True)
     residual = stage[1].convs[1](torch.relu(stage[1].convs[0](x)))  # without the shortcut
