@@ -271,11 +271,16 @@ def run_result(values: dict[str, Any]) -> RunResult:
 
 def write_json(path: str, values: Any) -> None:
     """Write one document, whole or not at all: a reader never sees half of it."""
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write one file, whole or not at all."""
     fs, place = fsspec.core.url_to_fs(path)
     partial = f"{place}.partial-{os.getpid()}"
     fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
     with fs.open(partial, "w") as file:
-        file.write(json.dumps(values, indent=1, allow_nan=False) + "\n")
+        file.write(text)
     fs.mv(partial, place)
 
 

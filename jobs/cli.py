@@ -29,6 +29,7 @@ JOBS = {
     "train": "one run of one method",
     "compare": "methods x seeds to a table and a report",
     "evaluate": "a run on a split, several windows a clip",
+    "predict": "a run on video files",
     "report": "runs to one HTML page",
     "demo": "all of it on a small real audio-visual set",
 }
