@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import RunData
 from gblend.ensemble import Ensemble, join_runs
 from gblend.heads import FUSED, head_names
+from gblend.logs import open_log
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, RunSpec, config_of, needed_runs
 from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
@@ -93,7 +95,7 @@ class Runner:
         if spec.method in ENSEMBLES:
             work = join_runs(needed or {}, self.data.tasks)
         else:
-            work = self._train(spec, needed or {}, files, started_s)
+            work = self._train(spec, needed or {}, files, directory, settings, started_s)
             started_s = work.started_s
         result = judged_by(self._result(spec, work, started_s), self.config.predict_by)
         if collective.rank() == 0:
@@ -102,7 +104,15 @@ class Runner:
         collective.wait_for_all()
         return result
 
-    def _train(self, spec: RunSpec, needed: Mapping[str, str], files: StateFiles, started_s: float) -> Training:
+    def _train(
+        self,
+        spec: RunSpec,
+        needed: Mapping[str, str],
+        files: StateFiles,
+        directory: str,
+        settings: Mapping[str, Any],
+        started_s: float,
+    ) -> Training:
         config = config_of(spec.method, self.config)
         joint = make_model(
             self.data.modalities, self.data.classes, config.model, seed=spec.seed, shapes=self.data.shapes
@@ -130,7 +140,15 @@ class Runner:
             work.restore(state)
             if collective.rank() == 0:
                 self.say(f"{spec.method} seed {spec.seed} was stopped and goes on: {work.in_words}")
+        log = None
+        if self.compute.log and collective.rank() == 0:
+            log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)
+            for record in work.records:
+                log.write(record)
+            work.after_record = log.write
         work.train()
+        if log is not None:
+            log.close()
         work.score()
         return work
 

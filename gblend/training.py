@@ -9,7 +9,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -86,6 +86,8 @@ class Training:
     started_s: float = field(default_factory=time.monotonic)
     """On the clock of this process; earlier by the time that a run had taken when it was saved."""
     unsaved_steps: int = 0
+    after_record: Callable[[EpochRecord | EstimateRecord], object] | None = None
+    """Called with every record that is made, on every worker."""
     outputs: dict[str, dict[str, HeadOutputs]] = field(default_factory=dict)
     """Per task key (`gblend.heads`) and split, V among them."""
     scores: dict[str, dict[str, HeadScore]] = field(default_factory=dict)
@@ -146,6 +148,11 @@ class Training:
     def refitted(self) -> BlendModel | None:
         """The network with the new fused head."""
         return None if self.refitting is None else self.refitting.learners[0].model
+
+    @property
+    def records(self) -> list[EpochRecord | EstimateRecord]:
+        """All there are, in the order in which they were made: estimates after the epoch they start from."""
+        return sorted([*self.history, *self.estimates], key=lambda record: record.epoch)
 
     @property
     def in_words(self) -> str:
@@ -296,6 +303,8 @@ class Training:
                 previous=previous[-1] if previous else (),
             )
             self.estimates.append(found)
+            if self.after_record is not None:
+                self.after_record(found)
             weights |= {head: total * weight for head, weight in zip(names, found.weights, strict=True)}
         return weights
 
@@ -326,15 +335,16 @@ class Training:
     def _record(self, epoch: int, weights: Mapping[str, float], rate: float) -> None:
         now = measure_both(self.model, self.data, self.config.loss)
         self.moments.append(now)
-        self.history.append(
-            EpochRecord(
-                epoch=epoch,
-                train={head: losses.score() for head, losses in now.train.items()},
-                heldout={head: losses.score() for head, losses in now.heldout.items()},
-                weights=dict(weights),
-                learning_rate=rate,
-            )
+        record = EpochRecord(
+            epoch=epoch,
+            train={head: losses.score() for head, losses in now.train.items()},
+            heldout={head: losses.score() for head, losses in now.heldout.items()},
+            weights=dict(weights),
+            learning_rate=rate,
         )
+        self.history.append(record)
+        if self.after_record is not None:
+            self.after_record(record)
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> int:

@@ -22,6 +22,7 @@ from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.heads import of_each_task
+from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
@@ -94,6 +95,7 @@ def make_plan(
         raise ValueError(f"at least one method and one seed are needed, got {list(methods)} and {list(seeds)}")
     if min(seeds) < 0:
         raise ValueError(f"seeds must not be negative, got {min(seeds)}")
+    require_packages(compute.log)
     loaded = load_run_data(data, config)
     modalities = loaded.modalities
     check_methods(methods, modalities, config, loaded.tasks)
