@@ -287,7 +287,10 @@ def _logits(lane: _Lane, piece: Batch, config: TrainConfig) -> dict[str, Tensor]
 def _masks(model: BlendModel, batch: Batch) -> dict[str, Tensor]:
     """Per head, the labelled clips it can answer for, bool (batch)."""
     present = {name: batch.present[name] for name in model.modalities}
-    return {name: head_mask(name, present) & labelled(batch.labels[key_of(name)]) for name in model.head_names}
+    known = {key: labelled(label) for key, label in batch.labels.items()}
+    return {
+        name: head_mask(name, present).to(known[key_of(name)].device) & known[key_of(name)] for name in model.head_names
+    }
 
 
 def _rehearse(lane: _Lane, piece: Batch, config: TrainConfig) -> None:

@@ -79,7 +79,8 @@ def clip_losses(
 
     Args:
         logits: Float (batch, classes).
-        label: int64 (batch), or float32 (batch, classes) for several labels; the loss of an unlabelled clip is 0.
+        label: int64 (batch), or float32 (batch, classes) for several labels; the loss of an unlabelled clip is 0, and
+            has a gradient of 0 rather than none: workers must agree on which parameters have one.
         own: The user's, as ``module:callable``; smoothing and class weights are not for it.
         label_smoothing: Share s of the target spread evenly: over the classes, or over yes and no: y (1 - s) + s / 2.
         class_weights: Float (classes): what a clip of the class counts, or what the class counts in the mean over all.
@@ -92,25 +93,30 @@ def clip_losses(
     >>> clip_losses(torch.zeros(2, 4), torch.tensor([[1.0, 0.0, 1.0, 0.0], [-1.0] * 4]))  # ln 2 a class; unlabelled
     tensor([0.6931, 0.0000])
     """
+    if own is not None:
+        return _own_losses(logits, label, own)
+    if label.dim() == 1:
+        return F.cross_entropy(
+            logits.float(),
+            label,
+            weight=class_weights,
+            label_smoothing=label_smoothing,
+            ignore_index=-1,
+            reduction="none",
+        )
+    target = label * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    losses = F.binary_cross_entropy_with_logits(logits.float(), target, weight=class_weights, reduction="none")
+    return torch.where(labelled(label), losses.mean(dim=1), 0.0)
+
+
+def _own_losses(logits: Tensor, label: Tensor, own: str) -> Tensor:
+    """A user's loss of the labelled clips, which is all that it is shown."""
     known = labelled(label)
     if not bool(known.all()):
-        # No gradient, not a None: workers must agree on which parameters have one.
         losses = logits[:, :0].float().sum(dim=1)
         if not bool(known.any()):
             return losses
-        there = clip_losses(
-            logits[known], label[known], own=own, label_smoothing=label_smoothing, class_weights=class_weights
-        )
-        return losses.index_put((known,), there)
-    if own is None and label.dim() == 1:
-        return F.cross_entropy(
-            logits.float(), label, weight=class_weights, label_smoothing=label_smoothing, reduction="none"
-        )
-    if own is None:
-        target = label * (1.0 - label_smoothing) + 0.5 * label_smoothing
-        return F.binary_cross_entropy_with_logits(logits.float(), target, weight=class_weights, reduction="none").mean(
-            dim=1
-        )
+        return losses.index_put((known,), _own_losses(logits[known], label[known], own))
     name = f"loss.callable ({own})"
     losses = import_callable(name, own, purpose="logits and labels")(logits.float(), label)
     if not (isinstance(losses, Tensor) and losses.shape == label.shape[:1] and losses.is_floating_point()):

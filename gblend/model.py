@@ -85,7 +85,8 @@ class BlendModel(nn.Module):
         Args:
             inputs: Per modality, float (batch, channels, ...).
             present: Per modality, bool (batch): false where the clip lacks it. Its features are zero, and no BatchNorm
-                sees it; that of a fusion sees every clip that has anything.
+                sees it; that of a fusion sees every clip that has anything. It decides what is computed, so it is best
+                on the CPU: to look at it on a GPU is to wait for all that the GPU has still to do.
 
         Returns:
             Per head, float (batch, classes of its task).
@@ -151,11 +152,12 @@ def _where(present: Tensor, module: nn.Module, values: Any, *, empty: tuple[int,
     """
     if bool(present.all()):
         return module(values)
+    like = values[0] if isinstance(values, list) else values
     if not bool(present.any()) and not waits_for_workers(module):
-        like = values[0] if isinstance(values, list) else values
         return like.new_zeros(len(present), *empty)
-    answers = module([x[present] for x in values] if isinstance(values, list) else values[present])
-    return answers.new_zeros(len(present), *answers.shape[1:]).index_put((present,), answers)
+    which = present.nonzero()[:, 0].to(like.device)
+    answers = module([x[which] for x in values] if isinstance(values, list) else values[which])
+    return answers.new_zeros(len(present), *answers.shape[1:]).index_put((which,), answers)
 
 
 def _feature_shape(encoder: nn.Module, values: Tensor) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ def label_scores(
         with eager(model):
             logits = model(inputs, alone)
         for key, label in labels.items():
-            mask = present[name] & (label >= 0)
+            mask = present[name].to(label.device) & (label >= 0)
             probability = logits[head_name(key, FUSED)].float().softmax(dim=1).gather(1, label.clamp(min=0)[:, None])
             sums.append(torch.stack([(probability[:, 0] * mask).sum(), mask.sum().float()]))
     for module, was_training in modes:
