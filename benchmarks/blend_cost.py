@@ -152,7 +152,7 @@ def compare(data_path: str, modalities: tuple[str, ...], *, epochs: int, repeats
     ways = {
         "all heads, no probes": ("equal", plain),
         "super-epoch, probes side by side": ("online", plain),
-        "super-epoch, one after another": ("online", settings(modalities, epochs, probe_pass="sequential")),
+        "super-epoch, one after another": ("online", settings(modalities, epochs, probes="sequential")),
         "super-epoch, probes on half of T": ("online", settings(modalities, epochs, probe_fraction=0.5)),
         "super-epoch, robust": ("online", settings(modalities, epochs, **ROBUST)),
     }

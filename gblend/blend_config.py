@@ -53,9 +53,10 @@ class BlendConfig:
     fixed_weights: tuple[float, ...] = ()
     """Weights of the method ``fixed``: one per modality, then the fused head, and so for every further task; used as
     they are, whatever their sum."""
-    probe_pass: Literal["shared", "sequential"] = "shared"
-    """The k+1 probes of a super-epoch train on the same batches, each decoded once; or one probe after another, which
-    holds one network at a time in memory. The weights are the same."""
+    probes: Literal["shared", "sequential", "spread"] = "shared"
+    """Where the k+1 probes of a super-epoch train. ``shared``: on the run's workers, all on the same batches, each
+    decoded once. ``sequential``: there, one after another, which holds one network at a time in memory. ``spread``:
+    each on a group of workers of its own, as many as the run's, while the run waits. The weights are the same."""
     probe_fraction: float = 1.0
     """Share of T that the probes of ``online`` train on: stratified, whole groups, seeded. T' lies in it."""
     reuse: Literal["none", "offline"] = "none"

@@ -1,7 +1,9 @@
 """What training workers do together, through `torch.distributed`; with one process every function is the identity."""
 
+import io
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,6 +44,20 @@ def first_without(yes: bool, *, device: torch.device) -> int | None:
 def of_worker_0(number: int, *, device: torch.device) -> int:
     """The number that worker 0 gave."""
     return int(sum_over_workers(torch.tensor(number if rank() == 0 else 0, dtype=torch.int64, device=device)))
+
+
+def values_of_worker_0(values: Any, *, device: torch.device) -> Any:
+    """The plain values (tensors, numbers, text, lists, dictionaries) that worker 0 gave; others' are not read."""
+    if world_size() == 1:
+        return values
+    file = io.BytesIO()
+    torch.save(values, file)
+    size = of_worker_0(file.tell(), device=device)
+    flat = torch.zeros(size, dtype=torch.uint8)
+    if rank() == 0:
+        flat = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+    sent = sum_over_workers(flat.to(device)).cpu()
+    return torch.load(io.BytesIO(sent.numpy().tobytes()), weights_only=True)
 
 
 def wait_for_all() -> None:

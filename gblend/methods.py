@@ -49,7 +49,7 @@ ONE_TASK: Mapping[str, Task] = {}
 
 READERS = {
     "fixed_weights": ("fixed",),
-    "probe_pass": ("online",),
+    "probes": ("online",),
     "probe_fraction": ("online",),
     "reuse": ("online",),
     "smoothing": ("tracked", "online"),

@@ -34,7 +34,11 @@ CHECKPOINT_FILE, REFIT_FILE, OUTPUTS_FILE = "checkpoint.pt", "refit.pt", "predic
 STATE_DIRECTORY = "state"
 
 PREDICT_BY = "predict_by"
-"""The one setting that runs may differ in: it decides how a run is read, not what it is."""
+"""Runs may differ in it: it decides how a run is read, not what it is."""
+
+PROBES = ("probes", "probe_pass")
+"""Runs may differ in this setting of ``blend``, too, under its name and an older one: where probes train changes no
+bit."""
 
 
 def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: str) -> dict[str, Any]:
@@ -49,12 +53,15 @@ def run_settings(spec: RunSpec, config: TrainConfig, data: RunData, data_path: s
 
 
 def what_decides(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the one that runs may differ in.
+    """The settings without those that runs may differ in.
 
-    >>> what_decides({"epochs": 3, "predict_by": "stack"})
-    {'epochs': 3}
+    >>> what_decides({"epochs": 3, "blend": {"probes": "spread", "smoothing": 0.5}, "predict_by": "stack"})
+    {'epochs': 3, 'blend': {'smoothing': 0.5}}
     """
-    return {key: value for key, value in settings.items() if key != PREDICT_BY}
+    found = {key: value for key, value in settings.items() if key != PREDICT_BY}
+    if "blend" in found:
+        found["blend"] = {key: value for key, value in found["blend"].items() if key not in PROBES}
+    return found
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gblend.model import BlendModel, make_model
 from gblend.moments import save_moments
 from gblend.outputs import save_outputs
 from gblend.prepare import prepare
+from gblend.probe_task import Elsewhere
 from gblend.records import MEAN, RunResult, judged_by, to_json, write_json, write_lines
 from gblend.run_files import (
     CHECKPOINT_FILE,
@@ -60,6 +61,8 @@ class Runner:
     """Where this worker computes."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     """How often to save, how to compute and what to log."""
+    elsewhere: Elsewhere | None = None
+    """Where ``spread`` probes train, for worker 0."""
     say: Callable[[str], object] = print
     """Told in a line where a stopped run goes on; called on one worker."""
 
@@ -133,6 +136,7 @@ class Runner:
             fresh_head=fresh_head if spec.method in BLENDS and config.blend.refit_epochs > 0 else None,
             files=files,
             checkpoint_every=self.compute.checkpoint_every,
+            elsewhere=self.elsewhere,
             started_s=started_s,
         )
         state = files.newest()

@@ -29,6 +29,7 @@ from gblend.methods import RunSpec
 from gblend.model import BlendModel
 from gblend.moments import Measured, load_moments, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
+from gblend.probe_task import Elsewhere
 from gblend.probes import Probes, losses_of
 from gblend.records import (
     REFIT,
@@ -65,6 +66,8 @@ class Training:
     """Where the run is saved as it goes; None: nowhere."""
     checkpoint_every: int = 0
     """Steps without a save, at most; 0: any number."""
+    elsewhere: Elsewhere | None = None
+    """Worker 0: where ``spread`` probes train."""
     lesson: Lesson = field(init=False)
     """The network, and how far it is."""
     weights: dict[str, float] | None = None
@@ -161,6 +164,9 @@ class Training:
         if self.probes is not None and self.probes.lesson is not None:
             ahead = self.probes.ahead
             parts.append(f"probes {how_far(self.probes.lesson.progress, ahead.start_epoch, ahead.epochs)}")
+        elif self.probes is not None:
+            total = len(self.probes.model.branches)
+            parts.append(f"{total - len(self.probes.missing)} of {total} probes")
         if self.refitting is not None:
             parts.append(f"new fused head {how_far(self.refitting.progress, 0, self.config.blend.refit_epochs)}")
         return ", ".join(parts)
@@ -257,9 +263,10 @@ class Training:
             model=self.model,
             data=self.data,
             config=self.config,
-            start=self.moments[-1],
             ahead=ahead,
             seed=self.spec.seed,
+            run_name=self.spec.name,
+            elsewhere=self.elsewhere,
         )
 
     def _first_refitting(self) -> Lesson:
@@ -288,7 +295,8 @@ class Training:
             probes = {head: losses_of(kept[branch_of(head)], head, blend) for head in heads}
         else:
             self.probes = self.probes or self._first_probes(ahead)
-            probes = self.probes.run(after_step=self._count_step, after_epoch=self.save)
+            self.probes.run(after_step=self._count_step, after_epoch=self.save)
+            probes = self.probes.losses(self.moments[-1])
             self.probes = None
             part = 1.0 if self.data.probe_part is None else len(self.data.probe_part) / len(self.data.train)
             self.branch_epochs += len(branches) * ahead.epochs * part

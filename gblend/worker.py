@@ -8,7 +8,7 @@ command given again, continues the list where it was interrupted.
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import fsspec
@@ -26,7 +26,9 @@ from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
+from gblend.placement import resources_of
 from gblend.prepare import prepare
+from gblend.probe_groups import probe_groups, require_room
 from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
@@ -140,8 +142,13 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
+        ValueError: Probes are to be spread, and there is no room for a second group of workers.
     """
-    _in_group(_work, {"plan": plan, "compute": compute}, compute, storage=storage)
+    spread = plan.config.blend.probes == "spread" and any(run.method == "online" for run in plan.places)
+    if spread:
+        require_room(compute)
+    with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
+        _in_group(_work, {"plan": plan, "compute": compute, "desk": desk}, compute, storage=storage)
 
 
 def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) -> None:
@@ -171,8 +178,7 @@ def _in_group(work: Callable[[dict], None], settings: dict, compute: ComputeConf
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
             use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker={"CPU": compute.cpus_per_worker}
-            | ({"GPU": compute.gpus_per_worker} if compute.gpus_per_worker > 0 else {}),
+            resources_per_worker=resources_of(compute),
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -211,6 +217,7 @@ def _work(job: dict) -> None:
         data_path=plan.data,
         device=ray.train.torch.get_device(),
         compute=compute,
+        elsewhere=job["desk"],
         say=job["lines"].put,
     )
     for number, (run, directory) in enumerate(plan.places.items(), start=1):
@@ -232,6 +239,10 @@ def _score(settings: dict) -> None:
     ray.train.report({"clips": found.clips})
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def describe(result: RunResult) -> str:
     """One line about a finished run."""
     judged = {split: score for split in result.scores if (score := result.judged(split)) is not None}
@@ -249,7 +260,7 @@ def _forward(lines: Queue) -> Iterator[None]:
     def forward() -> None:
         while not done.is_set() or not lines.empty():
             try:
-                print(lines.get(timeout=0.5), flush=True)
+                _say(lines.get(timeout=0.5))
             except Empty:
                 continue
 

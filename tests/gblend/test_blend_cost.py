@@ -17,7 +17,7 @@ def clips(tmp_path_factory):
         ("naive", {}, 1.0),
         ("equal", {}, 1.0),
         ("online", {}, 2.0),
-        ("online", {"probe_pass": "sequential"}, 4.0),  # rgb, logmel and fused, one after another, and the run
+        ("online", {"probes": "sequential"}, 4.0),  # rgb, logmel and fused, one after another, and the run
     ],
 )
 def test_a_clip_is_decoded_once_for_the_run_and_once_for_all_probes_together(clips, method, blend, decodes):

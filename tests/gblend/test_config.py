@@ -143,7 +143,7 @@ def test_a_setting_that_makes_no_sense_is_refused_with_what_is_allowed(make, cha
         (OptimConfig, {"name": "lion"}, "optim.name must be one of sgd, adamw, adam, adagrad, got 'lion'"),
         (OptimConfig, {"schedule": "linear"}, "optim.schedule must be one of constant, cosine, step, got 'linear'"),
         (BlendConfig, {"overfitting_floor": "se"}, "blend.overfitting_floor must be one of none, standard-error"),
-        (BlendConfig, {"probe_pass": "both"}, "blend.probe_pass must be one of shared, sequential, got 'both'"),
+        (BlendConfig, {"probes": "both"}, "blend.probes must be one of shared, sequential, spread, got 'both'"),
         (BlendConfig, {"reuse": "online"}, "blend.reuse must be one of none, offline, got 'online'"),
         (LossConfig, {"class_weights": "even"}, "loss.class_weights must be equal, balanced or numbers, got 'even'"),
         (BlendConfig, {"measure": "error"}, "blend.measure must be one of loss, accuracy, got 'error'"),

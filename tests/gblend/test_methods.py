@@ -27,7 +27,7 @@ def test_fixed_weights_must_fit_the_heads():
     [
         ({"fixed_weights": (0.2, 0.3, 0.5)}, "fixed"),
         ({"probe_fraction": 0.5}, "online"),
-        ({"probe_pass": "sequential"}, "online"),
+        ({"probes": "sequential"}, "online"),
         ({"reuse": "offline"}, "online"),
         ({"ogm_alpha": 0.9}, "ogm-ge"),
         ({"smoothing": 0.5}, "tracked"),

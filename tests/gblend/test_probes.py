@@ -29,7 +29,9 @@ def learner(model, config):
 
 
 def probes_of(model, data, config, start):
-    return Probes(model=model, data=data, config=config, start=start, ahead=AHEAD, seed=5).run()
+    probes = Probes(model=model, data=data, config=config, ahead=AHEAD, seed=5)
+    probes.run()
+    return probes.losses(start)
 
 
 def probe(model, data, **blend):
@@ -52,7 +54,7 @@ def test_branches_trained_side_by_side_end_with_the_bits_of_branches_trained_alo
 
 
 def test_shared_and_sequential_probes_find_the_same_losses():
-    shared, sequential = (probe(network(), tiny_data(), probe_pass=kind) for kind in ("shared", "sequential"))
+    shared, sequential = (probe(network(), tiny_data(), probes=kind) for kind in ("shared", "sequential"))
     assert list(shared) == list(sequential) == list(HEADS)
     for head in HEADS:
         for end in ENDS:
@@ -67,7 +69,7 @@ def test_so_they_do_with_every_fusion(fusion):
     model = replace(tiny_config().model, fusion=fusion, **layers)
     losses = []
     for kind in ("shared", "sequential"):
-        config = tiny_config(model=model, blend=BlendConfig(probe_pass=kind))
+        config = tiny_config(model=model, blend=BlendConfig(probes=kind))
         network, data = make_model(MODALITIES, len(CLASSES), model, seed=0), tiny_data()
         found = probes_of(network, data, config, measure_both(network, data, config.loss))
         losses.append([found[head].end_valid.loss_nats for head in HEADS])
@@ -84,7 +86,7 @@ def test_sequential_probes_hold_one_network_at_a_time(kind, networks_at_once, mo
         return together(learners, *args, **settings)
 
     monkeypatch.setattr(probes_module, "train_together", watched)
-    probe(network(), tiny_data(), probe_pass=kind)
+    probe(network(), tiny_data(), probes=kind)
     assert set(seen) == {networks_at_once}
 
 
@@ -99,7 +101,7 @@ def test_a_shared_pass_decodes_every_clip_once_an_epoch_for_all_probes():
 def test_probing_leaves_the_network_and_the_random_state_as_they_are(kind):
     model = network().train()
     before, state = {n: v.clone() for n, v in model.state_dict().items()}, torch.get_rng_state()
-    probe(model, tiny_data(), probe_pass=kind)
+    probe(model, tiny_data(), probes=kind)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -140,7 +142,7 @@ def test_a_users_network_that_changes_its_input_does_not_reach_the_probes_beside
     found = []
     for kind in ("shared", "sequential"):
         model, data = make_model(MODALITIES, len(CLASSES), own, seed=0), tiny_data()
-        found.append(probe(model, data, probe_pass=kind)["fused"].end_valid.loss_nats)
+        found.append(probe(model, data, probes=kind)["fused"].end_valid.loss_nats)
     np.testing.assert_array_equal(*found)
 
 

@@ -41,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "offline": {},
     "online": {"blend": replace(BLEND, probe_end="best-v")},
     "online, one probe after another": {
-        "blend": replace(BLEND, probe_pass="sequential"),
+        "blend": replace(BLEND, probes="sequential"),
         "optim": OptimConfig(learning_rate=0.05, clip_norm=0.5),
         "micro_batches": 2,
         "precision": "bf16",

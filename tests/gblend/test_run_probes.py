@@ -101,7 +101,7 @@ def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
 
 def test_an_online_run_is_the_same_whichever_way_its_probes_train(tmp_path):
     for kind in ("shared", "sequential"):
-        carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probe_pass=kind)))
+        carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probes=kind)))
     assert_same_bits(tmp_path / "shared", tmp_path / "sequential")
 
 

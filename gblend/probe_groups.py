@@ -1,0 +1,280 @@
+"""Probes on groups of workers of their own: where they meet Ray.
+
+The driver starts the groups and watches them. So nothing of them outlives the job, and when a run's own workers are
+lost its probes go on: asked again for the same ones, the driver goes on with them or gives what it has. A group is
+placed as a whole or not at all, holds its machines for one probe, and is tried again when it fails: a probe is a
+function of its task.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayError, RayTaskError
+from ray.util import get_node_ip_address, placement_group, remove_placement_group
+from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+from gblend.config import ComputeConfig
+from gblend.data import load_run_data
+from gblend.placement import groups_beside, require_group_beside, resources_of
+from gblend.probe_task import Arrivals, ProbeTask
+from gblend.probes import carry_out
+from gblend.run_state import State
+
+MEETING_TIMEOUT = timedelta(minutes=30)
+"""Of one exchange among the workers of a group; Ray Train gives its own as long."""
+
+POLL_S = 1
+"""How long a wait lasts before it is looked whether there is still anything to wait for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What became of one probe."""
+
+    task: str
+    """Name of its task."""
+    branch: str
+    """Which of its probes."""
+    state: State = field(default_factory=dict)
+    """What was measured."""
+    error: str = ""
+    """Why it failed for the last time; empty: it did not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desk:
+    """Where worker 0 of a run asks the driver for probes: an `Elsewhere` that can be sent to it."""
+
+    asked: Queue
+    """Of `ProbeTask`."""
+    answered: Queue
+    """Of `Answer`; also to workers that are lost by now."""
+
+    def __call__(self, task: ProbeTask) -> Arrivals:
+        """Ask for the probes of a task."""
+        self.asked.put(task)
+
+        def arrivals() -> dict[str, State]:
+            try:
+                answer: Answer = self.answered.get(timeout=POLL_S)
+            except Empty:
+                return {}
+            if answer.task != task.name:
+                return {}
+            if answer.error:
+                raise RuntimeError(answer.error)
+            return {answer.branch: answer.state}
+
+        return arrivals
+
+
+def require_room(compute: ComputeConfig) -> None:
+    """Raise ``ValueError`` when no group can ever be placed beside a run's own workers; Ray would wait for ever."""
+    # Where an autoscaler may add nodes, as far as that can be told on the head node, waiting is right.
+    launched = os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # by `ray up`
+    if not launched and "KUBERAY_GEN_RAY_START_CMD" not in os.environ:
+        require_group_beside(_nodes(), compute)
+
+
+@contextmanager
+def probe_groups(data: str, compute: ComputeConfig, *, say: Callable[[str], object]) -> Iterator[Desk]:
+    """Serve probes to the runs of a plan, one run after another.
+
+    Args:
+        data: Data set directory.
+        compute: What each worker of a group holds, and how often a group that failed is started again.
+        say: Told in a line when probes must take turns, and when a group is started again.
+    """
+    desk = Desk(asked=Queue(actor_options={"num_cpus": 0}), answered=Queue(actor_options={"num_cpus": 0}))
+    service = _Service(data=data, compute=compute, say=say, desk=desk)
+    thread = threading.Thread(target=service.serve, daemon=True)
+    thread.start()
+    try:
+        yield desk
+    finally:
+        service.stopped.set()
+        for each in (thread, *service.threads):
+            each.join(timeout=10.0 * POLL_S)
+        desk.asked.shutdown()
+        desk.answered.shutdown()
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the probe any more."""
+
+
+@dataclass(kw_only=True)
+class _Service:
+    """The driver's side of a `Desk`."""
+
+    data: str
+    compute: ComputeConfig
+    say: Callable[[str], object]
+    desk: Desk
+    stopped: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+    known: dict[tuple[str, str], Answer | None] = field(default_factory=dict)
+    """Probes by task and branch; None: under way."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Of ``known``, and of what is said about it at the desk."""
+    told_room: bool = False
+
+    def serve(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                self.begin(self.desk.asked.get(timeout=POLL_S))
+            except Empty:
+                continue
+
+    def begin(self, task: ProbeTask) -> None:
+        """Start what is not known yet, and say again what is: whoever it was said to may be lost."""
+        with self.lock:
+            self.known = {key: answer for key, answer in self.known.items() if key[0] == task.name}
+            new = [branch for branch in task.branches if (task.name, branch) not in self.known]
+            for branch in task.branches:
+                answer = self.known.setdefault((task.name, branch), None)
+                if answer is not None:
+                    self.desk.answered.put(answer)
+        if not new:
+            return
+        self.tell_room(task, len(new))
+        # One copy for all groups, which is the driver's: the worker that sent it may be lost.
+        reference = ray.put(task)
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        for branch in new:
+            thread = threading.Thread(target=self.train, args=(task, branch, reference), daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def tell_room(self, task: ProbeTask, count: int) -> None:
+        groups = groups_beside(_nodes(), resources_of(self.compute), workers=task.workers)
+        if groups < count and not self.told_room:
+            self.told_room = True
+            wait = "take turns" if groups > 0 else "wait for other machines"
+            self.say(
+                f"{count} probes of {task.run} {wait}: there is room for {max(groups, 0)} groups of {task.workers} "
+                "workers beside the run's own"
+            )
+
+    def train(self, task: ProbeTask, branch: str, reference: Any) -> None:
+        """One probe, however often it takes."""
+        answer = Answer(task=task.name, branch=branch)
+        for restarts_left in range(self.compute.restarts, -1, -1):
+            try:
+                answer = Answer(task=task.name, branch=branch, state=self.attempt(task, branch, reference))
+                break
+            except _StoppedError:
+                return
+            except RayError as error:
+                if self.stopped.is_set():
+                    return
+                what, why = f"the probe of {branch} of {task.name}", _reason(error)
+                answer = Answer(task=task.name, branch=branch, error=f"{what} failed: {why}")
+                if restarts_left:
+                    self.say(f"{what} starts again: {why}")
+        with self.lock:
+            if (task.name, branch) in self.known:
+                self.known[(task.name, branch)] = answer
+                self.desk.answered.put(answer)
+
+    def attempt(self, task: ProbeTask, branch: str, reference: Any) -> State:
+        """The probe on a group of workers that is there for it alone."""
+        worker = resources_of(self.compute)
+        group = placement_group([worker] * task.workers, strategy="PACK")
+        actors: list[Any] = []
+        try:
+            while not group.wait(POLL_S):
+                self.require_wanted()
+            kind = ray.remote(num_cpus=worker["CPU"], num_gpus=worker.get("GPU", 0))(_ProbeWorker)
+            for rank in range(task.workers):
+                place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+                actors.append(kind.options(scheduling_strategy=place).remote())
+            (meeting,) = self.all_of([actors[0].open_meeting.remote()])
+            found = self.all_of(
+                [
+                    actor.work.remote(
+                        reference, branch, data=self.data, compute=self.compute, rank=rank, meeting=meeting
+                    )
+                    for rank, actor in enumerate(actors)
+                ]
+            )
+            return found[0]
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+            remove_placement_group(group)
+
+    def all_of(self, references: Sequence[Any]) -> list[Any]:
+        """What they refer to; the first that fails ends the wait for the others, who may wait for it in vain."""
+        waiting = list(references)
+        while waiting:
+            self.require_wanted()
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_S)
+            ray.get(done)
+        return ray.get(list(references))
+
+    def require_wanted(self) -> None:
+        if self.stopped.is_set():
+            raise _StoppedError
+
+
+class _ProbeWorker:
+    """One worker of a group."""
+
+    def __init__(self) -> None:
+        self.store: TCPStore | None = None
+
+    def open_meeting(self) -> tuple[str, int]:
+        """Host and port at which the workers of the group find each other; of its first worker."""
+        host = get_node_ip_address()
+        self.store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        return host, self.store.port
+
+    def work(
+        self,
+        task: ProbeTask,
+        branch: str,
+        *,
+        data: str,
+        compute: ComputeConfig,
+        rank: int,
+        meeting: tuple[str, int],
+    ) -> State | None:
+        """Carry out the probe, together with the group; what was measured, from its first worker."""
+        torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
+        device = torch.device("cuda:0" if compute.gpus_per_worker > 0 else "cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if task.workers > 1:
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=self.store or TCPStore(*meeting, is_master=False),
+                rank=rank,
+                world_size=task.workers,
+                timeout=MEETING_TIMEOUT,
+            )
+        found = carry_out(task, branch, load_run_data(data, task.config), device=device, compute=compute)
+        return found if rank == 0 else None
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What the nodes of the cluster hold."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _reason(error: RayError) -> str:
+    """Why a group failed, in a line."""
+    if not isinstance(error, RayTaskError):
+        return "a worker of its group was lost"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1]
