@@ -57,6 +57,10 @@ class BlendConfig:
     """Where the k+1 probes of a super-epoch train. ``shared``: on the run's workers, all on the same batches, each
     decoded once. ``sequential``: there, one after another, which holds one network at a time in memory. ``spread``:
     each on a group of workers of its own, as many as the run's, while the run waits. The weights are the same."""
+    staleness: Literal[0, 1] = 0
+    """How many super-epochs old the checkpoint is whose probes give the weights of ``online``. 0 is the paper. 1: the
+    start of the super-epoch before, so that its probes can train while the run does; the first two super-epochs share
+    the probes from the run's start."""
     probe_fraction: float = 1.0
     """Share of T that the probes of ``online`` train on: stratified, whole groups, seeded. T' lies in it."""
     reuse: Literal["none", "offline"] = "none"

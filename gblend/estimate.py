@@ -93,6 +93,7 @@ def estimate(
     *,
     epoch: int,
     probe_epochs: int,
+    stale_epochs: int = 0,
     previous: Sequence[float] = (),
 ) -> EstimateRecord:
     """Weights of all heads from their probes.
@@ -100,9 +101,10 @@ def estimate(
     Args:
         probes: Per head, the fused head last.
         config: What is measured, and which rules beyond the paper's apply.
-        epoch: Finished epochs of the run when the weights begin to hold: probes start there, the last super-epoch of
-            ``tracked`` ends there.
+        epoch: Finished epochs of the run when the weights begin to hold: probes start there or, where they are stale,
+            earlier; the last super-epoch of ``tracked`` ends there.
         probe_epochs: Their length.
+        stale_epochs: How much earlier.
         previous: Final weights of the run's previous estimate, for ``smoothing``; empty when there is none.
 
     Raises:
@@ -157,6 +159,7 @@ def estimate(
         weights_moved=moved,
         shrinkage=float(rules.shrinkage),
         loss_total=config.total(len(heads)),
+        stale_epochs=stale_epochs,
         reason="; ".join([*([found.reason] if found.reason else []), *ruled.reasons]),
         warnings=_warnings(heads, clips, moved, estimate_moved=estimate_moved, shrinkage=float(rules.shrinkage)),
     )

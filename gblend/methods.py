@@ -50,6 +50,7 @@ ONE_TASK: Mapping[str, Task] = {}
 READERS = {
     "fixed_weights": ("fixed",),
     "probes": ("online",),
+    "staleness": ("online",),
     "probe_fraction": ("online",),
     "reuse": ("online",),
     "smoothing": ("tracked", "online"),

@@ -12,8 +12,8 @@ Resources = Mapping[str, float]
 def resources_of(compute: ComputeConfig) -> dict[str, float]:
     """What one worker holds.
 
-    >>> resources_of(ComputeConfig(cpus_per_worker=2))
-    {'CPU': 2}
+    >>> resources_of(ComputeConfig(cpus_per_worker=2.0))
+    {'CPU': 2.0}
     """
     gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker > 0 else {}
     return {"CPU": compute.cpus_per_worker, **gpus}
@@ -22,9 +22,9 @@ def resources_of(compute: ComputeConfig) -> dict[str, float]:
 def room(nodes: Iterable[Resources], worker: Resources) -> int:
     """Workers that the nodes can hold together, when they hold nothing else.
 
-    >>> room([{"CPU": 4, "GPU": 1}, {"CPU": 3}], {"CPU": 1.5})
+    >>> room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0}], {"CPU": 1.5})
     4
-    >>> room([{"CPU": 4, "GPU": 1}, {"CPU": 3}], {"CPU": 1, "GPU": 0.5})
+    >>> room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 3.0}], {"CPU": 1.0, "GPU": 0.5})
     2
     """
     # Of 1 CPU there are 10 tenths, and not 9.
@@ -36,7 +36,7 @@ def room(nodes: Iterable[Resources], worker: Resources) -> int:
 def groups_beside(nodes: Iterable[Resources], worker: Resources, *, workers: int) -> int:
     """Groups of as many workers as a run has that fit beside its own.
 
-    >>> groups_beside([{"CPU": 8}], {"CPU": 1}, workers=2)
+    >>> groups_beside([{"CPU": 8.0}], {"CPU": 1.0}, workers=2)
     3
     """
     return room(nodes, worker) // workers - 1

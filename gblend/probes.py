@@ -19,8 +19,8 @@ from gblend.loop import Learner, Position, Progress, make_optimizer, train_toget
 from gblend.model import BlendModel, make_model
 from gblend.moments import Measured, measure_both
 from gblend.prepare import prepare
-from gblend.probe_task import Elsewhere, ProbeTask
-from gblend.run_state import Lesson, State, moments_of, moments_state, part_of, within
+from gblend.probe_task import Arrivals, Elsewhere, ProbeTask
+from gblend.run_state import Lesson, State, how_far, moments_of, moments_state, part_of, within
 
 
 def losses_of(moments: Sequence[Measured], head: str, config: BlendConfig) -> ProbeLosses:
@@ -52,11 +52,20 @@ class Probes:
     """Branches that train side by side at the moment."""
     lesson: Lesson | None = None
     """They, while they train here."""
+    arrivals: Arrivals | None = None
+    """Worker 0: what comes from elsewhere, once it was asked for."""
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Branches whose probe is not finished."""
         return tuple(name for name in self.model.branches if name in self.group or name not in self.moments)
+
+    def begin(self) -> None:
+        """Have ``spread`` probes begin elsewhere, on every worker, and do not wait; others begin with `run`."""
+        if self.config.blend.probes == "spread" and not self.group and collective.rank() == 0 and self.arrivals is None:
+            if self.elsewhere is None:
+                raise ValueError("blend.probes spread needs workers that no one has given this run; use shared")
+            self.arrivals = self.elsewhere(self.task())
 
     def run(
         self, *, after_step: Callable[[], object] | None = None, after_epoch: Callable[[], object] | None = None
@@ -108,6 +117,14 @@ class Probes:
             self.lesson = self._first_lesson()
             self.lesson.restore(training)
 
+    @property
+    def in_words(self) -> str:
+        """How far they are."""
+        if self.lesson is not None:
+            return f"probes {how_far(self.lesson.progress, self.ahead.start_epoch, self.ahead.epochs)}"
+        total = len(self.model.branches)
+        return f"{total - len(self.missing)} of {total} probes"
+
     def task(self) -> ProbeTask:
         """What is missing, for workers elsewhere."""
         return ProbeTask(
@@ -123,13 +140,10 @@ class Probes:
     def _collect(self, after_epoch: Callable[[], object] | None) -> None:
         """Take what comes from elsewhere, until nothing is missing. Worker 0 asks; the others wait for its word."""
         device = next(self.model.parameters()).device
-        arrivals = None
-        if collective.rank() == 0:
-            if self.elsewhere is None:
-                raise ValueError("blend.probes spread needs workers that no one has given this run; use shared")
-            arrivals = self.elsewhere(self.task())
+        self.begin()
         while self.missing:
-            found = collective.values_of_worker_0({} if arrivals is None else dict(arrivals()), device=device)
+            arrived = {} if self.arrivals is None else dict(self.arrivals())
+            found = collective.values_of_worker_0(arrived, device=device)
             for branch, state in found.items():
                 self.moments[branch] = moments_of(state)
             if after_epoch is not None and found and self.missing:

@@ -73,7 +73,7 @@ class EstimateRecord:
     """
 
     epoch: int
-    """Finished epochs of the run when the estimate was made."""
+    """Finished epochs of the run when the weights begin to hold."""
     probe_epochs: int
     """Length of the probes."""
     measure: Literal["loss", "accuracy"]
@@ -124,6 +124,8 @@ class EstimateRecord:
     much as the choice of V has misplaced."""
     loss_total: float
     """The loss weights are ``weights`` times this: 1, or the number of heads."""
+    stale_epochs: int = 0
+    """Epochs of the run between the checkpoint that the probes started from and ``epoch`` (``blend.staleness``)."""
     reason: str
     """Empty, or which rules beyond the plain formula decided the weights, in the order in which they applied."""
     warnings: tuple[str, ...]

@@ -25,7 +25,7 @@ from gblend import collective
 from gblend.records import write_json
 from gblend.run_state import State, for_any_worker, split
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; a state of another one does not count."""
 
 WHOLE_FILE, SHARED_FILE = "whole.json", "shared.pt"

@@ -19,18 +19,16 @@ from gblend import collective
 from gblend.clip_dataset import WindowDataset
 from gblend.config import TrainConfig
 from gblend.data import RunData
-from gblend.estimate import estimate
-from gblend.heads import FUSED, branch_of, head_name, key_of, of_each_task
+from gblend.heads import FUSED, head_name, key_of
 from gblend.joint import score_branches, score_tasks
 from gblend.loop import Learner, Position, Progress, make_optimizer, train_together
 from gblend.loss import LearnedWeights
 from gblend.measure import measure_outputs
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
-from gblend.moments import Measured, load_moments, measure_both
+from gblend.moments import Measured, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
 from gblend.probe_task import Elsewhere
-from gblend.probes import Probes, losses_of
 from gblend.records import (
     REFIT,
     EpochRecord,
@@ -38,13 +36,11 @@ from gblend.records import (
     HeadScore,
     PredictionScores,
     epoch_record,
-    estimate_record,
 )
 from gblend.refit import begin_refit, continue_refit
-from gblend.run_files import LOSSES_FILE
 from gblend.run_state import Lesson, State, how_far, moments_of, moments_state, part_of, within
-from gblend.schedule import super_epoch_at, super_epochs
 from gblend.state_files import StateFiles
+from gblend.weights_ahead import WeightsAhead
 
 Stage = Literal["start", "weights", "epochs", "refit", "scores"]
 """What a run does next: measure the untrained network, decide the weights of a super-epoch, train its epochs, train the
@@ -68,19 +64,17 @@ class Training:
     """Steps without a save, at most; 0: any number."""
     elsewhere: Elsewhere | None = None
     """Worker 0: where ``spread`` probes train."""
+    decider: WeightsAhead = field(init=False)
+    """Decides ``weights``."""
     lesson: Lesson = field(init=False)
     """The network, and how far it is."""
     weights: dict[str, float] | None = None
     """Loss weights of the super-epoch under way, None until they are decided; empty when they are learned."""
-    probes: Probes | None = None
-    """Those under way."""
     refitting: Lesson | None = None
     """The new fused head, once begun."""
     moments: list[Measured] = field(default_factory=list)
     """The network before training and after every epoch."""
     history: list[EpochRecord] = field(default_factory=list)
-    estimates: list[EstimateRecord] = field(default_factory=list)
-    branch_epochs: float = 0.0
     workers: list[int] = field(default_factory=lambda: [collective.world_size()])
     """Sizes of the worker groups that trained it, one after another."""
     kept_epoch: int | None = None
@@ -110,6 +104,14 @@ class Training:
             ogm_alpha=blend.ogm_alpha if method == "ogm-ge" else None,
         )
         self.lesson = Lesson(learners=[learner], progress=Progress(epoch=0))
+        self.decider = WeightsAhead(
+            model=self.model,
+            data=self.data,
+            config=self.config,
+            spec=self.spec,
+            needed=self.needed,
+            elsewhere=self.elsewhere,
+        )
 
     def train(self) -> None:
         """Go on from where the run is, up to its scores."""
@@ -140,12 +142,18 @@ class Training:
 
     @property
     def ahead(self) -> Position:
-        """The super-epoch under way or next; the weights are decided anew at the start of each."""
-        blend, lengths = self.config.blend, [self.config.epochs]
-        if self.spec.method in ("online", "tracked"):
-            lengths = super_epochs(self.config.epochs, blend.first_epochs, blend.next_epochs)
-        start, length = super_epoch_at(lengths, self.lesson.progress.epoch)
-        return Position(start_epoch=start, epochs=length)
+        """The super-epoch under way or next."""
+        return self.decider.super_epoch(self.lesson.progress.epoch)
+
+    @property
+    def estimates(self) -> list[EstimateRecord]:
+        """Of weights, so far."""
+        return self.decider.estimates
+
+    @property
+    def branch_epochs(self) -> float:
+        """Training epochs of all networks so far, those of finished estimates included."""
+        return self.lesson.progress.epoch + self.decider.probe_epochs
 
     @property
     def refitted(self) -> BlendModel | None:
@@ -161,12 +169,8 @@ class Training:
     def in_words(self) -> str:
         """Where the run is."""
         parts = [how_far(self.lesson.progress, 0, self.config.epochs)]
-        if self.probes is not None and self.probes.lesson is not None:
-            ahead = self.probes.ahead
-            parts.append(f"probes {how_far(self.probes.lesson.progress, ahead.start_epoch, ahead.epochs)}")
-        elif self.probes is not None:
-            total = len(self.probes.model.branches)
-            parts.append(f"{total - len(self.probes.missing)} of {total} probes")
+        if self.weights is None and self.decider.probes is not None:
+            parts.append(self.decider.probes.in_words)
         if self.refitting is not None:
             parts.append(f"new fused head {how_far(self.refitting.progress, 0, self.config.blend.refit_epochs)}")
         return ", ".join(parts)
@@ -175,9 +179,7 @@ class Training:
         """All that the rest of the run depends on, besides its settings."""
         records = {
             "history": [asdict(record) for record in self.history],
-            "estimates": [asdict(record) for record in self.estimates],
             "weights": self.weights,
-            "branch_epochs": self.branch_epochs,
             "workers": self.workers,
             "kept_epoch": self.kept_epoch,
             "seconds": time.monotonic() - self.started_s,
@@ -187,7 +189,7 @@ class Training:
             "kept": self.kept,
             **within("moments", moments_state(self.moments)),
             **within("lesson", self.lesson.state()),
-            **within("probes", {} if self.probes is None else self.probes.state()),
+            **within("weights", self.decider.state()),
             **within("refit", {} if self.refitting is None else self.refitting.state()),
         }
 
@@ -195,17 +197,14 @@ class Training:
         """Go back to where `state` was taken; this run has the same settings, and has just been made."""
         records = json.loads(state["records"])
         self.history = [epoch_record(values) for values in records["history"]]
-        self.estimates = [estimate_record(values) for values in records["estimates"]]
-        self.weights, self.branch_epochs = records["weights"], records["branch_epochs"]
+        self.weights = records["weights"]
         self.workers = [*records["workers"], *(size for size in self.workers if size != records["workers"][-1])]
         self.kept_epoch, self.kept = records["kept_epoch"], state["kept"]
         self.started_s -= records["seconds"]
         self.moments = moments_of(part_of(state, "moments"))
         self.lesson.restore(part_of(state, "lesson"))
-        probes, refitting = part_of(state, "probes"), part_of(state, "refit")
-        if probes:
-            self.probes = self._first_probes(self.ahead)
-            self.probes.restore(probes)
+        self.decider.restore(part_of(state, "weights"))
+        refitting = part_of(state, "refit")
         if refitting:
             self.refitting = self._first_refitting()
             self.refitting.restore(refitting)
@@ -229,7 +228,6 @@ class Training:
         def after_epoch(epoch: int, rate: float) -> None:
             weights = learner.weights.values() if isinstance(learner.weights, LearnedWeights) else learner.weights
             self._record(epoch, weights, rate)
-            self.branch_epochs += 1
             if self.spec.method == "early-stop" and best_epoch(self.history) == epoch:
                 self.kept_epoch, self.kept = epoch, copy.deepcopy(self.model.state_dict())
             if epoch == ahead.end_epoch:
@@ -258,62 +256,17 @@ class Training:
             after_epoch=lambda _epoch, _rate: self.save(),
         )
 
-    def _first_probes(self, ahead: Position) -> Probes:
-        return Probes(
-            model=self.model,
-            data=self.data,
-            config=self.config,
-            ahead=ahead,
-            seed=self.spec.seed,
-            run_name=self.spec.name,
-            elsewhere=self.elsewhere,
-        )
-
     def _first_refitting(self) -> Lesson:
         assert self.fresh_head is not None
         return begin_refit(self.model, self.config, fresh_head=self.fresh_head)
 
     def weights_for(self, ahead: Position) -> dict[str, float]:
-        """Loss weights of the epochs ahead; those of every task's heads are decided by themselves."""
-        heads, method, blend = self.model.head_names, self.spec.method, self.config.blend
-        branches = self.model.branches
-        if len(branches) == 1:
-            return dict.fromkeys(heads, 1.0)
-        if method == "fixed":
-            return dict(zip(heads, blend.fixed_weights, strict=True))
-        total, first = blend.total(len(branches)), ahead.start_epoch == 0
-        if method == "equal" or (method == "tracked" and first):
-            return dict.fromkeys(heads, total / len(branches))
-        probe_epochs = ahead.epochs
-        if method == "tracked":
-            probe_epochs = blend.next_epochs if self.estimates else blend.first_epochs
-            moments = self.moments[ahead.start_epoch - probe_epochs : ahead.start_epoch + 1]
-            probes = {head: losses_of(moments, head, blend) for head in heads}
-        elif method == "offline" or (first and blend.reuse == "offline"):
-            probe_epochs = self.config.epochs
-            kept = {name: load_moments(f"{self.needed[name]}/{LOSSES_FILE}") for name in branches}
-            probes = {head: losses_of(kept[branch_of(head)], head, blend) for head in heads}
-        else:
-            self.probes = self.probes or self._first_probes(ahead)
-            self.probes.run(after_step=self._count_step, after_epoch=self.save)
-            probes = self.probes.losses(self.moments[-1])
-            self.probes = None
-            part = 1.0 if self.data.probe_part is None else len(self.data.probe_part) / len(self.data.train)
-            self.branch_epochs += len(branches) * ahead.epochs * part
-        weights: dict[str, float] = {}
-        for names in of_each_task(heads).values():
-            previous = [record.weights for record in self.estimates if record.heads == names]
-            found = estimate(
-                {head: probes[head] for head in names},
-                blend,
-                epoch=ahead.start_epoch,
-                probe_epochs=probe_epochs,
-                previous=previous[-1] if previous else (),
-            )
-            self.estimates.append(found)
-            if self.after_record is not None:
-                self.after_record(found)
-            weights |= {head: total * weight for head, weight in zip(names, found.weights, strict=True)}
+        """Loss weights of the epochs ahead."""
+        known = len(self.estimates)
+        weights = self.decider.decide(ahead, self.moments, after_step=self._count_step, after_epoch=self.save)
+        if self.after_record is not None:
+            for record in self.estimates[known:]:
+                self.after_record(record)
         return weights
 
     def score(self) -> None:

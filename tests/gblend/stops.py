@@ -21,7 +21,7 @@ THINGS = {
     "gblend.loop._step": "step",
     "gblend.training.measure_both": "measure the run",
     "gblend.probes.measure_both": "measure a probe",
-    "gblend.training.estimate": "estimate",
+    "gblend.weights_ahead.estimate": "estimate",
     "gblend.training.measure_outputs": "score",
     "gblend.state_files._save": "save a file of a state",
     "gblend.state_files.write_json": "make a state whole",

@@ -25,7 +25,9 @@ from gblend.model import make_model
 from gblend.outputs import load_outputs
 from gblend.predictions import score_predictions
 from gblend.prepare import prepare
+from gblend.probes import Probes
 from gblend.records import REFIT, to_json
+from gblend.run_state import moments_state
 from gblend.runner import Runner
 from tests.gblend.tiny import CLASSES, EVENT, MODALITIES, TASK, VERB, MemoryClips, tiny_config, tiny_data
 
@@ -271,7 +273,26 @@ def everything(directory: Path) -> dict:
         "averaged": averaged(),
         "agreed": [collective.everywhere(yes, device=torch.device("cpu")) for yes in (True, collective.rank() == 0)],
         "online": online(directory / "run"),
+        "sent": collective.values_of_worker_0(
+            {"who": collective.rank(), "values": torch.full((3,), collective.rank() + 0.5)}, device=torch.device("cpu")
+        ),
+        "probed": probed_here_and_elsewhere(),
     }
+
+
+def probed_here_and_elsewhere() -> list[dict]:
+    """Losses at the ends of probes that both workers trained, and of the same when worker 0 was given them in parts."""
+    found, data, answers = [], odd_data(), {}
+    for way in ("shared", "spread"):
+        config = tiny_config(blend=BlendConfig(probes=way))
+        probes = Probes(model=joint(), data=data, config=config, ahead=TWO_EPOCHS, seed=0)
+        if way == "spread" and collective.rank() == 0:
+            parts = [{}, {"fused": answers["fused"], "rgb": answers["rgb"]}, {"flow": answers["flow"]}, answers]
+            probes.elsewhere = lambda task, parts=parts: lambda: parts.pop(0)
+        probes.run()
+        answers = {name: moments_state(moments) for name, moments in probes.moments.items()}
+        found.append({name: probes.moments[name][-1].heldout[name].loss_nats for name in HEADS})
+    return found
 
 
 def work(rank: int, directory: Path) -> None:
@@ -378,6 +399,19 @@ def test_running_statistics_become_the_mean_and_counters_stay(two):
 
 def test_workers_agree_only_on_what_all_of_them_found(two):
     assert [found["agreed"] for found in two] == [[True, False]] * 2
+
+
+def test_all_workers_have_the_values_of_worker_0(two):
+    for found in two:
+        assert found["sent"]["who"] == 0
+        assert found["sent"]["values"].tolist() == [0.5] * 3
+
+
+def test_all_workers_have_the_probes_that_worker_0_gets_from_elsewhere(two):
+    here, elsewhere = two[0]["probed"]
+    for found in (elsewhere, *two[1]["probed"]):
+        for head in HEADS:
+            np.testing.assert_array_equal(found[head], here[head])
 
 
 def test_a_whole_online_run_gives_every_worker_the_same_scores_and_is_read_back(two):
