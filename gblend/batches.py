@@ -4,21 +4,22 @@ Which clip comes when is decided by (seed, stream, epoch) alone: not by the numb
 by what was measured before.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from gblend.clip_dataset import Draw, Sample, WindowDataset
+from gblend.clip_dataset import ClipDataset, Draw, Sample, WindowDataset
+
+_BY_NAME = ("labels", "arrays", "present")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Samples side by side, on the CPU."""
+    """Samples side by side."""
 
     position: Tensor
     """int64 (batch): place of each clip in its data set."""
@@ -47,6 +48,21 @@ class Batch:
             for part, piece in zip(parts, values, strict=True):
                 part[name] = piece
         return [Batch(**part) for part in parts]
+
+    def pin_memory(self) -> "Batch":
+        """In memory from which a GPU copies by itself; `torch.utils.data.DataLoader` asks for it by this name."""
+        return self._each(Tensor.pin_memory)
+
+    def on(self, device: torch.device) -> "Batch":
+        """On a device, but for ``present``, which decides what is computed there (`gblend.model.BlendModel.forward`).
+
+        From pinned memory the copy goes on while this process does other things.
+        """
+        return replace(self._each(lambda values: values.to(device, non_blocking=True)), present=self.present)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        parts = {name: {key: change(values) for key, values in getattr(self, name).items()} for name in _BY_NAME}
+        return Batch(position=change(self.position), enlarged=change(self.enlarged), **parts)
 
 
 LEAST_CLIPS = 2
@@ -93,36 +109,21 @@ def training_batches(
     return [batch[rank::world].tolist() for batch in np.array_split(order, steps)]
 
 
-def training_loader(
-    data: WindowDataset, batches: list[list[int]], entropy: tuple[int, ...], *, processes: int = 0
-) -> Iterator[Batch]:
+def training_loader(data: WindowDataset, batches: list[list[int]], entropy: tuple[int, ...]) -> Iterator[Batch]:
     """Batches of random windows. Each window depends on ``entropy`` and on its clip alone."""
-    draws: list[list[Draw]] = [[(i, (*entropy, i)) for i in batch] for batch in batches]
-    return _load(data, draws, processes)
+    return _load(data, [[(i, (*entropy, i)) for i in batch] for batch in batches])
 
 
 def measuring_loader(
-    data: WindowDataset, positions: Sequence[int], *, batch_size: int, rank: int, world: int, processes: int = 0
+    data: WindowDataset, positions: Sequence[int], *, batch_size: int, rank: int, world: int
 ) -> Iterator[Batch]:
     """Batches of central windows: this worker's share, no clip twice and none left out."""
     mine = positions[rank::world]
-    draws: list[list[Draw]] = [
-        [(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)
-    ]
-    return _load(data, draws, processes)
+    return _load(data, [[(i, None) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)])
 
 
-def _load(data: WindowDataset, draws: list[list[Draw]], processes: int) -> Iterator[Batch]:
-    # A generator of its own: a DataLoader otherwise draws its base seed from torch's global one.
-    generator = torch.Generator().manual_seed(0)
-    return iter(
-        DataLoader(
-            cast(Dataset, data), batch_sampler=draws, collate_fn=_collate, num_workers=processes, generator=generator
-        )
-    )
-
-
-def _collate(samples: list[Sample]) -> Batch:
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of the same modalities, side by side."""
     names = samples[0]["arrays"]
     return Batch(
         position=torch.tensor([s["position"] for s in samples]),
@@ -131,3 +132,9 @@ def _collate(samples: list[Sample]) -> Batch:
         present={name: torch.tensor([s["present"][name] for s in samples]) for name in names},
         enlarged=torch.tensor([s.get("enlarged", 1.0) for s in samples], dtype=torch.float32),
     )
+
+
+def _load(data: WindowDataset, draws: list[list[Draw]]) -> Iterator[Batch]:
+    if isinstance(data, ClipDataset) and data.feed is not None:
+        return data.feed(data.modalities, draws)
+    return (collate([data[draw] for draw in batch]) for batch in draws)

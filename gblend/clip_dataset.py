@@ -5,7 +5,8 @@ no difference which process reads it, and when.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,9 @@ Draw = tuple[int, tuple[int, ...] | None]
 Sample = dict[str, Any]
 """``position`` int, ``labels`` per task key (`gblend.labels.label_value`), ``arrays`` and ``present`` (bool) per
 modality; where pictures are not all of one size, ``enlarged`` (`gblend.inputs.enlargement`)."""
+
+Feed = Callable[[tuple[str, ...], Sequence[Sequence[Draw]]], Iterator[Any]]
+"""Batches (`gblend.batches.Batch`) of these windows, with these modalities."""
 
 
 @runtime_checkable
@@ -50,6 +54,9 @@ class WindowDataset(Protocol):
 class ClipDataset(Dataset):
     """Windows of stored clips, indexed by `Draw`."""
 
+    feed: Feed | None = None
+    """Where its batches come from; None: it is read on the spot."""
+
     def __init__(
         self,
         index: ClipIndex,
@@ -63,24 +70,35 @@ class ClipDataset(Dataset):
     ) -> None:
         self.index = index
         self.tasks = tasks
-        self._reader = reader
+        self.reader = reader
         self._config = config
         self._spec = spec
-        self._modalities = modalities
+        self.modalities = modalities
         self._columns = columns or {}
 
     def only(self, modalities: tuple[str, ...]) -> "ClipDataset":
         """Decode these modalities only. Windows stay where they are for the full set: branches see the same moments."""
         fewer = copy.copy(self)
-        fewer._modalities = tuple(name for name in self._modalities if name in modalities)
+        fewer.modalities = tuple(name for name in self.modalities if name in modalities)
         return fewer
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Modalities that a window takes: those it brings, and pictures and motion, which say where it may lie."""
+        return tuple(name for name in self.reader.modalities if name in self.modalities or name in ("rgb", "flow"))
+
+    def to_read(self) -> "ClipDataset":
+        """The same clips without what only people read of them: what travels to another process."""
+        lean = copy.copy(self)
+        lean.feed, lean.index = None, replace(self.index, clip_ids=(), groups=(), uris=(), present={})
+        return lean
+
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.index.rows)
 
     def __getitem__(self, draw: Draw) -> Sample:
         position, entropy = draw
-        clip = self._reader.read(self.index.shards[position], int(self.index.rows[position]))
+        clip = self.reader.read(self.index.shards[position], int(self.index.rows[position]), self.reads)
         rng = None if entropy is None else np.random.default_rng(entropy)
         window = choose_window(clip, self._config.input, rng)
         return {
@@ -88,8 +106,8 @@ class ClipDataset(Dataset):
             "labels": {
                 key: label_value(self.index.labels[key][position].as_py(), task) for key, task in self.tasks.items()
             },
-            "arrays": cut_window(clip, window, self._config.input, self._spec, self._modalities, columns=self._columns),
+            "arrays": cut_window(clip, window, self._config.input, self._spec, self.modalities, columns=self._columns),
             # What the file holds, not what the index says: a clip of one frame has a picture, but no flow.
-            "present": {name: clip.has(name) for name in self._modalities},
+            "present": {name: clip.has(name) for name in self.modalities},
             "enlarged": enlargement(window, self._spec, self._config.input),
         }

@@ -1,11 +1,12 @@
 """Reading finished shards: an index of one split, and the stored bytes of any clip.
 
-Local shards are memory-mapped, so a shuffled reader touches only the record batches it asks for; others are read by
-ranges. Only `pyarrow` reads the files: no object is ever unpickled.
+Files are memory-mapped, so a shuffled reader touches only the record batches it asks for; `gblend.shard_files` says
+where they are. Only `pyarrow` reads them: no object is ever unpickled.
 """
 
 import json
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import fsspec
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
 from gblend.heads import by_key
+from gblend.shard_files import REMEDY, ShardFiles
 from schemas import (
     DatasetInfo,
     Task,
@@ -31,7 +33,8 @@ from schemas.layout import CLIPS_FILE, DATASET_FILE
 Encoded = bytes | pa.Buffer
 """One stored image; a buffer still lies in the mapped file."""
 
-REMEDY = "rerun `gblend preprocess`"
+OPEN_FILES = 256
+"""Files in a cache that a process has open, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +81,9 @@ class ClipIndex:
 class StoredClip:
     """The stored bytes of one clip; None where it lacks the modality or the run does not read it."""
 
-    rgb: list[Encoded] | None = None
+    rgb: Sequence[Encoded] | None = None
     """Encoded frames."""
-    flow: list[Encoded] | None = None
+    flow: Sequence[Encoded] | None = None
     """Encoded flow images, u above v."""
     logmel: np.ndarray | None = None
     """float16 (time, mel)."""
@@ -98,6 +101,19 @@ class StoredClip:
     def has(self, modality: str) -> bool:
         """Whether the clip has a modality."""
         return modality in self.own or (modality in MODALITIES and getattr(self, modality) is not None)
+
+
+class StoredImages(Sequence[Encoded]):
+    """The encoded images of a clip; one is looked up when it is asked for, because a window shows few of them."""
+
+    def __init__(self, values: pa.LargeBinaryArray) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, at: int) -> pa.Buffer:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._values[at].as_buffer()
 
 
 def read_dataset_info(data: str) -> DatasetInfo:
@@ -124,8 +140,8 @@ def resolve_modalities(info: DatasetInfo, wanted: tuple[str, ...]) -> tuple[str,
     return tuple(name for name in stored if name in wanted) if wanted else stored
 
 
-def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, ...]) -> ClipIndex:
-    """The clips of one split, in stored order.
+def read_index(data: str | ShardFiles, info: DatasetInfo, split: str, modalities: tuple[str, ...]) -> ClipIndex:
+    """The clips of one split, in stored order. Files of a path or URL are opened where they are.
 
     Raises:
         ValueError: The split is empty, a file is missing or has the wrong schema, or a label is no class.
@@ -135,9 +151,12 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, 
     labels: dict[str, list[pa.Array]] = {key: [] for key in tasks}
     rows: list[int] = []
     present: dict[str, list[bool]] = {name: [] for name in modalities}
-    for shard in info.require_split(split):
-        path = f"{data.rstrip('/')}/{shard.name}/{CLIPS_FILE}"
-        table = _open(path).read_all()
+    files = ShardFiles(data) if isinstance(data, str) else data
+    shards_of_split = info.require_split(split)
+    files.fetch((shard.name, CLIPS_FILE) for shard in shards_of_split)
+    for shard in shards_of_split:
+        path = files.path(shard.name, CLIPS_FILE)
+        table = files.open(shard.name, CLIPS_FILE).read_all()
         require_schema(table.schema, clips_schema(info.tasks), what=path, remedy=REMEDY)
         for key, task in tasks.items():
             labels[key] += _labels(table, task, path)
@@ -147,7 +166,7 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, 
         shards += [shard.name] * table.num_rows
         rows += range(table.num_rows)
         for name in modalities:
-            present[name] += _present(table, name, info, f"{data.rstrip('/')}/{shard.name}")
+            present[name] += _present(table, name, info, files, shard.name)
     return ClipIndex(
         clip_ids=tuple(ids),
         groups=tuple(groups),
@@ -160,36 +179,50 @@ def read_index(data: str, info: DatasetInfo, split: str, modalities: tuple[str, 
 
 
 class ClipReader:
-    """Stored bytes by (shard, row). Files open when first needed, in each process for itself."""
+    """Stored bytes by (shard, row). Files open when first needed, in each process for itself.
 
-    def __init__(self, data: str, info: DatasetInfo, modalities: tuple[str, ...]) -> None:
-        self._data = data.rstrip("/")
+    Local files stay open, whatever their number. Of files in a cache only the last ones used do: what a process has
+    open stays in the cache, and takes a file descriptor.
+    """
+
+    def __init__(self, data: str | ShardFiles, info: DatasetInfo, modalities: tuple[str, ...]) -> None:
+        self.files = ShardFiles(data) if isinstance(data, str) else data
+        self.modalities = modalities
+        """Those of the run."""
         self._info = info
-        self._modalities = modalities
         self._clips = {shard.name: shard.clips for shard in info.shards}
-        self._files: dict[tuple[str, str], pa.RecordBatchFileReader] = {}
+        self._open: OrderedDict[tuple[str, str], pa.RecordBatchFileReader] = OrderedDict()
+        self._open_bytes = 0
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_open": OrderedDict(), "_open_bytes": 0}
 
-    def read(self, shard: str, row: int) -> StoredClip:
-        """One clip, only the modalities of this reader."""
-        rows = {modality: self._file(shard, modality).get_batch(row) for modality in self._modalities}
-        return clip_of(rows, self._info.columns)
+    def read(self, shard: str, row: int, wanted: tuple[str, ...] | None = None) -> StoredClip:
+        """One clip, only these modalities; None: all of this reader."""
+        chosen = self.modalities if wanted is None else wanted
+        return clip_of({name: self._file(shard, name).get_batch(row) for name in chosen}, self._info.columns)
 
     def _file(self, shard: str, modality: str) -> pa.RecordBatchFileReader:
         key = (shard, modality)
-        if key not in self._files:
-            path = f"{self._data}/{shard}/{feature_file(modality)}"
-            reader = _open(path)
-            _require_file(reader.schema, modality, self._info, path)
-            if reader.num_record_batches != self._clips[shard]:
-                raise ValueError(
-                    f"{path} holds {reader.num_record_batches} clips, "
-                    f"{DATASET_FILE} says {self._clips[shard]}; {REMEDY}"
-                )
-            self._files[key] = reader
-        return self._files[key]
+        if key in self._open:
+            if self.files.cache is not None:
+                self._open.move_to_end(key)
+            return self._open[key]
+        file = feature_file(modality)
+        if (cache := self.files.cache) is not None:
+            size = self.files.stored(shard, file).size
+            while self._open and (len(self._open) >= OPEN_FILES or self._open_bytes + size > cache.mapped_bytes):
+                (other, its_modality), _ = self._open.popitem(last=False)
+                self._open_bytes -= self.files.stored(other, feature_file(its_modality)).size
+            self._open_bytes += size
+        path, reader = self.files.path(shard, file), self.files.open(shard, file)
+        _require_file(reader.schema, modality, self._info, path)
+        if reader.num_record_batches != self._clips[shard]:
+            raise ValueError(
+                f"{path} holds {reader.num_record_batches} clips, {DATASET_FILE} says {self._clips[shard]}; {REMEDY}"
+            )
+        self._open[key] = reader
+        return reader
 
 
 def clip_of(rows: Mapping[str, pa.RecordBatch], columns: Mapping[str, TensorSpec]) -> StoredClip:
@@ -198,13 +231,13 @@ def clip_of(rows: Mapping[str, pa.RecordBatch], columns: Mapping[str, TensorSpec
     for modality, row in rows.items():
         if modality in columns:
             if row.column(f"has_{modality}")[0].as_py():
-                flat = row.column("values").flatten().to_numpy(zero_copy_only=True)
+                flat = row.column("values")[0].values.to_numpy(zero_copy_only=True)
                 values["own"][modality] = flat.reshape(columns[modality].shape)
             continue
         if modality == "logmel":
             count = row.column("n_frames")[0].as_py()
             if count is not None:
-                flat = row.column("values").flatten().to_numpy(zero_copy_only=True)
+                flat = row.column("values")[0].values.to_numpy(zero_copy_only=True)
                 values["logmel"] = flat.reshape(count, row.column("n_mels")[0].as_py())
                 for name in ("audio_start_s", "audio_end_s"):
                     values[name] = row.column(name)[0].as_py()
@@ -212,7 +245,7 @@ def clip_of(rows: Mapping[str, pa.RecordBatch], columns: Mapping[str, TensorSpec
         height = row.column("height")[0].as_py()
         images = row.column("frames" if modality == "rgb" else "fields")[0]
         if height is not None and images.is_valid and len(images) > 0:
-            values[modality] = [image.as_buffer() for image in images.values]
+            values[modality] = StoredImages(images.values)
             values["height"], values["width"] = height, row.column("width")[0].as_py()
     return StoredClip(**values)
 
@@ -229,14 +262,14 @@ def _labels(table: pa.Table, task: Task, path: str) -> list[pa.Array]:
     return column.chunks
 
 
-def _present(table: pa.Table, modality: str, info: DatasetInfo, shard: str) -> list[bool]:
+def _present(table: pa.Table, modality: str, info: DatasetInfo, files: ShardFiles, shard: str) -> list[bool]:
     """Which clips of a shard have a modality; one with too few frames for a pair has no flow."""
     if modality in info.columns:
-        path, flag = f"{shard}/{feature_file(modality)}", f"has_{modality}"
-        place = _open(path)
-        _require_file(place.schema, modality, info, path)
+        file, flag = feature_file(modality), f"has_{modality}"
+        path, schema = files.path(shard, file), files.open(shard, file).schema
+        _require_file(schema, modality, info, path)
         # The flags alone: the values of a mapped file stay on disk.
-        flags = _open(path, fields=[place.schema.get_field_index(flag)]).read_all()[flag].to_pylist()
+        flags = files.open(shard, file, fields=[schema.get_field_index(flag)]).read_all()[flag].to_pylist()
         if len(flags) != table.num_rows:
             raise ValueError(f"{path} holds {len(flags)} clips, {CLIPS_FILE} beside it {table.num_rows}; {REMEDY}")
         return flags
@@ -256,19 +289,3 @@ def _require_file(found: pa.Schema, modality: str, info: DatasetInfo, path: str)
     require_schema(found, expected, what=path, remedy="add it again with `gblend column`")
     if json.loads((found.metadata or {}).get(SPEC_KEY, b"null")) != json.loads(expected.metadata[SPEC_KEY]):
         raise ValueError(f"{path} holds other values than {DATASET_FILE} says; add them again with `gblend column`")
-
-
-def _open(path: str, *, fields: list[int] | None = None) -> pa.RecordBatchFileReader:
-    """An Arrow IPC file: mapped when local, else read by ranges as its batches are asked for. All columns, or some."""
-    fs, place = fsspec.core.url_to_fs(path)
-    options = pa.ipc.IpcReadOptions(included_fields=fields)
-    try:
-        if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-            # The mapping outlives the file descriptor: a large data set has more files than a process may hold open.
-            with pa.memory_map(place) as file:
-                return pa.ipc.open_file(pa.BufferReader(file.read_buffer()), options=options)
-        return pa.ipc.open_file(pa.PythonFile(fs.open(place, "rb"), mode="r"), options=options)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; {REMEDY}") from None
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole Arrow file ({error}); {REMEDY}") from None

@@ -93,6 +93,14 @@ class ComputeConfig:
     """GPUs each of them holds; 0 trains on the CPU."""
     cpus_per_worker: float = 1.0
     """CPU cores each of them holds; also its threads."""
+    loader_processes: int = 0
+    """Processes of each of them that read and decode clips while it trains, on its ``cpus_per_worker``; 0: it does so
+    itself, between steps."""
+    cache_dir: str | None = None
+    """Where each node keeps copies of a data set that is not on a file system of its own: a directory on a local disk;
+    none: gblend-shards-UID below the directory for temporary files. Local data are read where they are."""
+    cache_gib: float = 100.0
+    """What all copies in it may take together; the least recently used go first, and none that is in use."""
     restarts: int = 2
     """How often the group is started again after a worker or node was lost; runs go on where they were last saved."""
     checkpoint_every: int = 200
@@ -111,7 +119,8 @@ class ComputeConfig:
         if self.min_workers is not None:
             require(1 <= self.min_workers <= self.workers, "min_workers", "from 1 to workers", self.min_workers)
         require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
+        require(0.0 < self.cache_gib < math.inf, "cache_gib", "positive", self.cache_gib)
         require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
-        for name in ("restarts", "checkpoint_every"):
+        for name in ("loader_processes", "restarts", "checkpoint_every"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require_choices(self, "")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from gblend.clip_choice import (
 from gblend.clip_dataset import ClipDataset, WindowDataset
 from gblend.clips import ClipIndex, ClipReader, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
+from gblend.feeder import Feeder, Feeding
 from gblend.heads import by_key
 from gblend.holdout import hold_out
 from gblend.inputs import window_spec
 from gblend.labels import count_classes, leave_out_unlabelled, require_labels, strata
 from gblend.run_inputs import RunInputs
+from gblend.shard_files import ShardFiles
 from schemas import FeatureSpec, Task, TensorSpec
 from schemas.features import FORMAT_VERSION
 
@@ -71,8 +74,13 @@ class RunData:
         return {key: len(task.classes) for key, task in self.tasks.items()}
 
 
-def load_run_data(data: str, config: TrainConfig) -> RunData:
+def load_run_data(data: str, config: TrainConfig, feeding: Feeding | None = None) -> RunData:
     """Open a data set directory for a configuration: train, and of val and test those that hold clips.
+
+    Args:
+        data: Data set directory.
+        config: Which clips and modalities, and what of them.
+        feeding: How batches get here; None: read on the spot.
 
     Raises:
         ValueError: Not a finished data set, no clip to train on or none to score on, a source video in train and in
@@ -88,12 +96,13 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
         require_bands(info.features, config)
     tasks = by_key(info.tasks)
     columns = {name: spec for name, spec in info.columns.items() if name in modalities}
-    reader = ClipReader(data, info, modalities)
+    files = ShardFiles(data, None if feeding is None else feeding.cache)
+    reader = ClipReader(files, info, modalities)
     excluded: dict[str, int] = {}
     unlabelled: dict[str, int] = {}
 
     def open_split(split: str) -> ClipIndex:
-        index = read_index(data, info, split, modalities)
+        index = read_index(files, info, split, modalities)
         index, unlabelled[split] = leave_out_unlabelled(index, split)
         kept, excluded[split] = apply_missing_policy(index, config, split)
         return kept
@@ -113,11 +122,17 @@ def load_run_data(data: str, config: TrainConfig) -> RunData:
     part = choose_part(train, config.blend.probe_fraction, seed=config.blend.holdout_seed)
     chosen = choose_slice(train.take(part), len(heldout), seed=config.blend.holdout_seed)
     positions = np.flatnonzero(part)
+    sets = {"train": dataset(train), "heldout": dataset(heldout)}
+    sets |= {split: dataset(index) for split, index in others.items()}
+    if feeding is not None:
+        feeder = Feeder(sets, feeding)
+        for name, clips in sets.items():
+            clips.feed = partial(feeder.batches, name)
     return RunData(
-        train=dataset(train),
+        train=sets["train"],
         train_slice=positions[chosen].tolist(),
-        heldout=dataset(heldout),
-        splits={split: dataset(index) for split, index in others.items()},
+        heldout=sets["heldout"],
+        splits={split: sets[split] for split in others},
         modalities=modalities,
         spec=window_spec(info.features, config.input),
         heldout_ids=heldout.clip_ids,

@@ -122,7 +122,7 @@ def cut_window(
             continue
         indices = frame_indices(window.start_frame, stored=len(images), frames=config.frames, step=config.frame_step)
         cut = _cut_rgb if modality == "rgb" else _cut_flow
-        arrays[modality] = np.stack([cut(images[i], clip, window, config, spec) for i in indices])
+        arrays[modality] = np.stack([cut(images[i], clip, window, config, spec) for i in indices.tolist()])
     return arrays
 
 
@@ -210,7 +210,7 @@ def _cut_rgb(data: Encoded, clip: StoredClip, window: Window, config: InputConfi
         image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
     else:
         image = decode_image(data, "rgb")
-    return np.ascontiguousarray(_crop(_scale(image, window, config), window, config))
+    return _crop(_scale(image, window, config), window, config)
 
 
 def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
@@ -223,7 +223,7 @@ def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConf
     if window.mirrored:
         # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign.
         cut = np.stack([255 - cut[0], cut[1]])
-    return np.ascontiguousarray(cut)
+    return cut
 
 
 def decode_image(data: Encoded, modality: Literal["rgb", "flow"]) -> np.ndarray:

@@ -8,7 +8,7 @@ stop and go on elsewhere: `Progress` says where.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -330,17 +330,8 @@ def _counts(
 
 def _on_device(batch: Batch, modalities: tuple[str, ...], data: RunData, device: torch.device) -> Batch:
     """The batch with arrays as networks take them."""
-    return Batch(
-        position=batch.position,
-        labels={key: label.to(device) for key, label in batch.labels.items()},
-        arrays=to_inputs(
-            {name: batch.arrays[name].to(device) for name in modalities},
-            data.spec,
-            enlarged=batch.enlarged.to(device),
-        ),
-        present={name: batch.present[name].to(device) for name in modalities},
-        enlarged=batch.enlarged,
-    )
+    moved = replace(batch, arrays={name: batch.arrays[name] for name in modalities}).on(device)
+    return replace(moved, arrays=to_inputs(moved.arrays, data.spec, enlarged=moved.enlarged))
 
 
 def _require_weights(learner: Learner) -> None:

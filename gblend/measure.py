@@ -258,11 +258,12 @@ def _parts(model: BlendModel, data: WindowDataset, chosen: list[int], spec: Feat
             rank=collective.rank(),
             world=collective.world_size(),
         ):
-            inputs = to_inputs({name: batch.arrays[name].to(device) for name in model.modalities}, spec)
-            present = {name: batch.present[name].to(device) for name in model.modalities}
+            moved = batch.on(device)
+            inputs = to_inputs({name: moved.arrays[name] for name in model.modalities}, spec)
+            present = {name: moved.present[name] for name in model.modalities}
             with torch.no_grad(), eager(model):
                 logits = model(inputs, present)
-            labels = {key: label.to(device) for key, label in batch.labels.items()}
+            labels = moved.labels
             yield _Part(
                 at=torch.tensor([place[int(p)] for p in batch.position], device=device),
                 labels=labels,
@@ -273,7 +274,7 @@ def _parts(model: BlendModel, data: WindowDataset, chosen: list[int], spec: Feat
                     else F.logsigmoid(values.float())
                     for name, values in logits.items()
                 },
-                counted={name: head_mask(name, present) & labelled(labels[key_of(name)]) for name in logits},
+                counted={name: head_mask(name, present).to(device) & labelled(labels[key_of(name)]) for name in logits},
             )
     finally:
         model.train(was_training)

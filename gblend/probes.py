@@ -117,6 +117,20 @@ class Probes:
             self.lesson = self._first_lesson()
             self.lesson.restore(training)
 
+    def share_done(self, steps: int) -> float:
+        """Of the work, from 0 to 1.
+
+        Args:
+            steps: In an epoch.
+        """
+        done = float(len(self.model.branches) - len(self.missing))
+        if self.lesson is not None:
+            progress = self.lesson.progress
+            done += (
+                len(self.group) * (progress.epoch - self.ahead.start_epoch + progress.step / steps) / self.ahead.epochs
+            )
+        return done / len(self.model.branches)
+
     @property
     def in_words(self) -> str:
         """How far they are."""

@@ -13,6 +13,7 @@ import torch
 
 from gblend import collective
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.cost import Pace
 from gblend.data import RunData
 from gblend.ensemble import Ensemble, join_runs
 from gblend.heads import FUSED, head_names
@@ -64,7 +65,8 @@ class Runner:
     elsewhere: Elsewhere | None = None
     """Where ``spread`` probes train, for worker 0."""
     say: Callable[[str], object] = print
-    """Told in a line where a stopped run goes on; called on one worker."""
+    """Told in a line now and then where a run is, what estimates will cost, and where a stopped run goes on; called on
+    one worker."""
 
     def run(self, spec: RunSpec, directory: str, needed: Mapping[str, str] | None = None) -> RunResult:
         """Train one run and write its directory. One that is finished is read back, one that was stopped goes on.
@@ -143,7 +145,9 @@ class Runner:
         if state is not None:
             work.restore(state)
             if collective.rank() == 0:
-                self.say(f"{spec.method} seed {spec.seed} was stopped and goes on: {work.in_words}")
+                self.say(f"{work.title} was stopped and goes on: {work.in_words}")
+        if collective.rank() == 0:
+            work.pace = Pace(say=self.say)
         log = None
         if self.compute.log and collective.rank() == 0:
             log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)

@@ -16,8 +16,10 @@ from typing import Literal
 from torch import Tensor
 
 from gblend import collective
+from gblend.batches import steps_of_epoch
 from gblend.clip_dataset import WindowDataset
 from gblend.config import TrainConfig
+from gblend.cost import PROBES_STEP, REFIT_STEP, Pace, probed_epochs
 from gblend.data import RunData
 from gblend.heads import FUSED, head_name, key_of
 from gblend.joint import score_branches, score_tasks
@@ -29,6 +31,7 @@ from gblend.model import BlendModel
 from gblend.moments import Measured, measure_both
 from gblend.outputs import HELDOUT, HeadOutputs
 from gblend.probe_task import Elsewhere
+from gblend.probes import Probes
 from gblend.records import (
     REFIT,
     EpochRecord,
@@ -83,6 +86,8 @@ class Training:
     started_s: float = field(default_factory=time.monotonic)
     """On the clock of this process; earlier by the time that a run had taken when it was saved."""
     unsaved_steps: int = 0
+    pace: Pace | None = None
+    """Of the worker that says where the run is; None: this one does not."""
     after_record: Callable[[EpochRecord | EstimateRecord], object] | None = None
     """Called with every record that is made, on every worker."""
     outputs: dict[str, dict[str, HeadOutputs]] = field(default_factory=dict)
@@ -111,6 +116,7 @@ class Training:
             spec=self.spec,
             needed=self.needed,
             elsewhere=self.elsewhere,
+            announce=self._announce_probes,
         )
 
     def train(self) -> None:
@@ -166,11 +172,21 @@ class Training:
         return sorted([*self.history, *self.estimates], key=lambda record: record.epoch)
 
     @property
+    def title(self) -> str:
+        """Of the run, in lines about it."""
+        return f"{self.spec.method} seed {self.spec.seed}"
+
+    @property
+    def probes_under_way(self) -> Probes | None:
+        """Those that the run waits for."""
+        return self.decider.probes if self.weights is None else None
+
+    @property
     def in_words(self) -> str:
         """Where the run is."""
         parts = [how_far(self.lesson.progress, 0, self.config.epochs)]
-        if self.weights is None and self.decider.probes is not None:
-            parts.append(self.decider.probes.in_words)
+        if self.probes_under_way is not None:
+            parts.append(self.probes_under_way.in_words)
         if self.refitting is not None:
             parts.append(f"new fused head {how_far(self.refitting.progress, 0, self.config.blend.refit_epochs)}")
         return ", ".join(parts)
@@ -216,9 +232,54 @@ class Training:
             self.files.write(self.state(), at=self.in_words)
 
     def _count_step(self) -> None:
+        if self.pace is not None and self.pace.count(self._step_under_way()):
+            steps = steps_of_epoch(len(self.data.train), self.config.batch_size)
+            left = self.pace.in_words(self.steps_left())
+            self.pace.say(f"{self.title}: {self.in_words} ({steps} an epoch), {left} left")
         self.unsaved_steps += 1
         if self.unsaved_steps == self.checkpoint_every:
             self.save()
+
+    def _step_under_way(self) -> float:
+        """What it counts, in steps of the whole network."""
+        probes = self.probes_under_way
+        if probes is not None:
+            return PROBES_STEP * len(probes.group) / len(self.model.branches)
+        return 1.0 if self.refitting is None else REFIT_STEP
+
+    def steps_left(self) -> float:
+        """Up to the end of the training, in steps of the whole network."""
+        config, done, clips = self.config, self.lesson.progress, len(self.data.train)
+        of_epoch = steps_of_epoch(clips, config.batch_size)
+        part = clips if self.data.probe_part is None else len(self.data.probe_part)
+        of_probe_epoch = PROBES_STEP * steps_of_epoch(part, config.batch_size)
+        left = (config.epochs - done.epoch) * of_epoch - done.step
+        # Those elsewhere cost no steps here; what waiting for them takes is in the pace.
+        if left > 0 and config.blend.probes != "spread":
+            undecided = self.ahead.start_epoch if self.weights is None else self.ahead.end_epoch
+            left += of_probe_epoch * probed_epochs(self.spec.method, config, start_epoch=undecided)
+            if (probes := self.probes_under_way) is not None:
+                left -= (
+                    of_probe_epoch * probes.ahead.epochs * probes.share_done(steps_of_epoch(part, config.batch_size))
+                )
+        if self.fresh_head is not None:
+            of_refit = Progress(epoch=0) if self.refitting is None else self.refitting.progress
+            left += REFIT_STEP * ((config.blend.refit_epochs - of_refit.epoch) * of_epoch - of_refit.step)
+        return left
+
+    def _announce_probes(self, ahead: Position) -> None:
+        """What probes will cost, before they begin."""
+        if self.pace is None:
+            return
+        part = len(self.data.train) if self.data.probe_part is None else len(self.data.probe_part)
+        branches = len(self.model.branches)
+        steps = PROBES_STEP * ahead.epochs * steps_of_epoch(part, self.config.batch_size)
+        spread = self.config.blend.probes == "spread"
+        self.pace.say(
+            f"{self.title}: probes epochs {ahead.start_epoch + 1} to {ahead.end_epoch} for weights: {branches} "
+            f"branches, {branches * ahead.epochs * part / len(self.data.train):.3g} branch-epochs, "
+            f"{'on workers of their own' if spread else self.pace.in_words(steps)}"
+        )
 
     def _train_super_epoch(self, ahead: Position) -> None:
         (learner,) = self.lesson.learners

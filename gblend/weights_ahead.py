@@ -59,6 +59,8 @@ class WeightsAhead:
     """Directories of runs that it builds on, by head."""
     elsewhere: Elsewhere | None = None
     """Worker 0: where ``spread`` probes train."""
+    announce: Callable[[Position], object] | None = None
+    """Told of probes of a super-epoch's length before they begin."""
     probes: Probes | None = None
     """Those that the next estimate is made of, under way or finished."""
     estimates: list[EstimateRecord] = field(default_factory=list)
@@ -165,7 +167,9 @@ class WeightsAhead:
         after_epoch: Callable[[], object] | None,
     ) -> _Probed:
         """Probes from where the run is, or from an earlier super-epoch's start, finished now."""
-        probes = self.probes = self.probes or self._make_probes(ahead, self.model)
+        if self.probes is None:
+            self.probes = self._new_probes(ahead, self.model)
+        probes = self.probes
         probes.run(after_step=after_step, after_epoch=after_epoch)
         start = probes.ahead.start_epoch
         return _Probed(
@@ -184,8 +188,13 @@ class WeightsAhead:
             self.probe_epochs += len(self.model.branches) * self.probes.ahead.epochs * part
             self.probes = None
         if stale:
-            self.probes = self._make_probes(ahead, copy.deepcopy(self.model))
+            self.probes = self._new_probes(ahead, copy.deepcopy(self.model))
             self.probes.begin()
+
+    def _new_probes(self, ahead: Position, model: BlendModel) -> Probes:
+        if self.announce is not None:
+            self.announce(ahead)
+        return self._make_probes(ahead, model)
 
     def _make_probes(self, ahead: Position, model: BlendModel) -> Probes:
         return Probes(

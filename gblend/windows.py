@@ -75,12 +75,18 @@ def mel_window(
     """
     lower = np.floor(positions).astype(np.int64)
     share = (positions - lower).astype(np.float32)[:, None]
-    silent = np.full((1, logmel.shape[1]), silence, dtype=np.float32)
-    padded = np.concatenate([silent, logmel.astype(np.float32), silent])  # row i + 1 is frame i
-    last = padded.shape[0] - 1
-    below = padded[np.clip(lower + 1, 0, last)]
-    above = padded[np.clip(lower + 2, 0, last)]
-    return below * (1.0 - share) + above * share
+    return _rows(logmel, lower, silence) * (1.0 - share) + _rows(logmel, lower + 1, silence) * share
+
+
+def _rows(
+    logmel: Float[np.ndarray, "time mel"], at: Int[np.ndarray, " frames"], silence: float
+) -> Float[np.ndarray, "frames mel"]:
+    stored = len(logmel)
+    if stored == 0:
+        return np.full((len(at), logmel.shape[1]), silence, dtype=np.float32)
+    found = logmel[np.clip(at, 0, stored - 1)].astype(np.float32)
+    found[(at < 0) | (at >= stored)] = silence
+    return found
 
 
 def audio_mask(

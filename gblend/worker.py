@@ -19,8 +19,10 @@ from ray.util.queue import Empty, Queue
 
 from gblend.batches import training_batches
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.cost import branch_epochs
 from gblend.data import load_run_data
 from gblend.evaluation import evaluate, open_evaluation
+from gblend.feeder import Feeding, tight_cache
 from gblend.heads import of_each_task
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
@@ -53,6 +55,8 @@ class Plan:
     share."""
     pending: int
     """How many of them are not finished."""
+    branch_epochs: float
+    """What these cost, each from its start (`gblend.cost`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,20 +118,22 @@ def make_plan(
         )
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
-    pending = 0
+    pending, cost = 0, 0.0
+    share = 1.0 if loaded.probe_part is None else len(loaded.probe_part) / len(loaded.train)
     for run, where in places.items():
         settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
         if finished_run(where, settings) is None:
             if compute.min_workers is None:
                 require_workers(states, what_decides(settings_to_keep(where, settings)), compute.workers)
             pending += 1
+            cost += branch_epochs(run.method, config, modalities=len(modalities), probe_share=share)
         else:
             delete(states)  # of a job that was killed just before it did this itself
     if pending:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         network = make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
         prepare(network, config, compute)
-    return Plan(data=data, config=config, places=places, pending=pending)
+    return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost)
 
 
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
@@ -210,12 +216,19 @@ def _work(job: dict) -> None:
     plan: Plan = job["plan"]
     compute: ComputeConfig = job["compute"]
     torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
-    data = load_run_data(plan.data, plan.config)
+    device = ray.train.torch.get_device()
+    here = ray.train.get_context().get_local_world_size()
+    feeding = Feeding.of(compute, device=device, workers_here=here)
+    data = load_run_data(plan.data, plan.config, feeding)
+    if ray.train.get_context().get_world_rank() == 0:
+        line = tight_cache([data.train, data.heldout, *data.splits.values()])
+        if line is not None:
+            job["lines"].put(line)
     runner = Runner(
         data=data,
         config=plan.config,
         data_path=plan.data,
-        device=ray.train.torch.get_device(),
+        device=device,
         compute=compute,
         elsewhere=job["desk"],
         say=job["lines"].put,

@@ -56,6 +56,8 @@ def train(
 def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     """Train what a plan still lacks; a finished plan asks for no cluster."""
     if plan.pending:
+        runs = "1 run" if plan.pending == 1 else f"{plan.pending} runs"
+        print(f"to train: {runs}, {plan.branch_epochs:.4g} branch-epochs", flush=True)
         with connect():
             try:
                 train_runs(plan, compute, storage=storage)

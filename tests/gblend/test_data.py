@@ -7,6 +7,7 @@ import torch
 from gblend.batches import measuring_loader, training_batches, training_loader
 from gblend.config import BlendConfig, InputConfig, TrainConfig
 from gblend.data import load_run_data
+from gblend.feeder import Feeding
 from schemas import FeatureSpec, RgbSpec
 from tests.gblend.shards import gradient_clip, write_dataset
 
@@ -88,12 +89,12 @@ def test_measuring_meets_every_clip_once(data, count, world):
     assert sorted(met) == sorted(positions)
 
 
-def windows(data, *, rank=0, world=1, processes=0, seed=0) -> dict[int, dict[str, torch.Tensor]]:
-    clips = open_data(data).train
+def windows(data, *, rank=0, world=1, feeding=None, seed=0) -> dict[int, dict[str, torch.Tensor]]:
+    clips = load_run_data(data, config(), feeding).train
     batches = training_batches(len(clips), batch_size=6, entropy=(seed, 0, 0), rank=rank, world=world)
     return {
         int(p): {name: values[i] for name, values in batch.arrays.items()}
-        for batch in training_loader(clips, batches, (seed, 0, 0), processes=processes)
+        for batch in training_loader(clips, batches, (seed, 0, 0))
         for i, p in enumerate(batch.position)
     }
 
@@ -103,10 +104,6 @@ def assert_same_windows(one: dict, other: dict) -> None:
     for position, arrays in one.items():
         for name, values in arrays.items():
             assert torch.equal(values, other[position][name]), (position, name)
-
-
-def test_windows_do_not_depend_on_loader_processes(data):
-    assert_same_windows(windows(data), windows(data, processes=2))
 
 
 def test_windows_do_not_depend_on_the_number_of_workers(data):
@@ -121,7 +118,7 @@ def test_windows_depend_on_the_seed(data):
 def test_loading_leaves_the_global_random_states_alone(data):
     torch.manual_seed(0)
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    windows(data, processes=1)
+    windows(data, feeding=Feeding())
     assert torch.equal(torch.get_rng_state(), torch_state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 

@@ -6,6 +6,7 @@ import pytest
 
 from gblend import probes as probes_module
 from gblend.config import BlendConfig, OptimConfig
+from gblend.cost import branch_epochs
 from gblend.records import (
     estimate_record,
     read_lines,
@@ -90,12 +91,14 @@ def test_an_online_run_may_start_from_the_offline_estimate(tmp_path):
     assert (second.epoch, second.probe_epochs) == (2, 1)
     # 3 epochs, 4 probes of 1 epoch, and 4 runs of 3 epochs that others paid for.
     assert (result.branch_epochs, result.borrowed_epochs) == (3 + 4 + 12, 12)
+    assert branch_epochs("online", config, modalities=3) == 3 + 4
 
 
 def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
     data = replace(tiny_data(), probe_part=list(range(12)), train_slice=list(range(9)))
     result = carry_out(tmp_path / "online", "online", data=data)
     assert result.branch_epochs == 3 + 0.5 * 4 * 3
+    assert branch_epochs("online", tiny_config(), modalities=3, probe_share=0.5) == result.branch_epochs
     assert result.train_samples == 9 * 24
 
 

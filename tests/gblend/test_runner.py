@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gblend.config import BlendConfig, OptimConfig
+from gblend.cost import branch_epochs as predicted
 from gblend.inputs import to_inputs
 from gblend.measure import measure
 from gblend.methods import RunSpec, check_methods
@@ -118,6 +119,7 @@ def test_a_cap_too_low_for_the_heads_is_refused_before_training():
 def test_the_cost_counts_the_epochs_of_every_network_trained(tmp_path, method, branch_epochs, borrowed):
     result = carry_out(tmp_path / "run", method)
     assert (result.branch_epochs, result.borrowed_epochs) == (branch_epochs, borrowed)
+    assert predicted(method, tiny_config(), modalities=3) == branch_epochs
     assert result.train_samples == branch_epochs * 24
 
 
