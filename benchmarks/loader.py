@@ -12,7 +12,7 @@ one crop a frame, one interpolation, arrays stacked into tensors; it knows where
 windows, masks and labels, checks files, and makes batches as training gets them. Both read the same windows in the same
 order, in one process on one thread; their arrays are compared first, bit by bit. They take turns, and each turn of the
 loader is compared with the turns of the loop before and after it; the median of the ratios counts. Loader processes
-have rows of their own, by the clock, because they are there to use other cores.
+and Ray Data (``--ingest ray``) have rows of their own, by the clock, because they are there to use other cores.
 """
 
 import argparse
@@ -36,8 +36,10 @@ from gblend.config import InputConfig, TrainConfig
 from gblend.data import RunData, load_run_data
 from gblend.feeder import Feeding
 from gblend.inputs import Window, choose_window
+from gblend.ray_feeder import feed_from_ray
 from gblend.windows import frame_indices, mel_positions
 from jobs.recipes import small_cpu
+from jobs.session import connect
 from schemas import FeatureSpec, RgbSpec
 from tests.gblend.shards import Clip, write_dataset
 
@@ -236,6 +238,8 @@ def compare(data: str, task: Task, *, rounds: int, processes: Sequence[int]) -> 
         )
         for count in processes
     }
+    ways["Ray Data, one reader"] = load_run_data(data, task.config())
+    feed_from_ray(ways["Ray Data, one reader"], readers=1)
     ratios: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     costs: dict[str, list[Cost]] = {way: [] for way in ("bare loop", *ways)}
     for fed in ways.values():
@@ -275,8 +279,9 @@ def main() -> int:
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = write_clips(Path(folder), given.clips)
-        for task in TASKS:
-            rows += compare(data, task, rounds=given.rounds, processes=given.processes)
+        with connect(num_cpus=2):
+            for task in TASKS:
+                rows += compare(data, task, rounds=given.rounds, processes=given.processes)
     print(table(["windows", "read", "samples/s", "samples/CPU-s over bare loop", "samples/s over bare loop"], rows))
     ratio = min(float(str(row[3])) for row in rows if row[1] == "in this process")
     print(f"loader over bare loop: {ratio:.2f} of its samples per CPU-second (budget {BUDGET:.2f})")

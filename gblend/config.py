@@ -93,6 +93,9 @@ class ComputeConfig:
     """GPUs each of them holds; 0 trains on the CPU."""
     cpus_per_worker: float = 1.0
     """CPU cores each of them holds; also its threads."""
+    ingest: Literal["torch", "ray"] = "torch"
+    """Who reads and decodes clips: each worker on its own node (``torch``), or CPUs anywhere in the cluster that are
+    not training's (``ray``: Ray Data), for nodes whose GPUs wait for their own CPUs. The batches are the same."""
     loader_processes: int = 0
     """Processes of each of them that read and decode clips while it trains, on its ``cpus_per_worker``; 0: it does so
     itself, between steps."""
@@ -124,3 +127,8 @@ class ComputeConfig:
         for name in ("loader_processes", "restarts", "checkpoint_every"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require_choices(self, "")
+        if self.ingest == "ray" and self.loader_processes > 0:
+            raise ValueError(
+                f"loader_processes ({self.loader_processes}) are of ingest torch; with ingest ray the cluster's free "
+                "CPUs read clips: leave them out"
+            )

@@ -31,6 +31,7 @@ from gblend.model import make_model
 from gblend.placement import resources_of
 from gblend.prepare import prepare
 from gblend.probe_groups import probe_groups, require_room
+from gblend.ray_feeder import feed_from_ray, readers_each
 from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
@@ -148,9 +149,12 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
-        ValueError: Probes are to be spread, and there is no room for a second group of workers.
+        ValueError: Probes are to be spread, and there is no room for a second group of workers; or Ray Data is to read
+            clips, and training leaves it no CPUs.
     """
     spread = plan.config.blend.probes == "spread" and any(run.method == "online" for run in plan.places)
+    if compute.ingest == "ray":
+        readers_each(compute)  # or says that there is no room for any
     if spread:
         require_room(compute)
     with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
@@ -220,6 +224,8 @@ def _work(job: dict) -> None:
     here = ray.train.get_context().get_local_world_size()
     feeding = Feeding.of(compute, device=device, workers_here=here)
     data = load_run_data(plan.data, plan.config, feeding)
+    if compute.ingest == "ray":
+        feed_from_ray(data, readers=readers_each(compute))
     if ray.train.get_context().get_world_rank() == 0:
         line = tight_cache([data.train, data.heldout, *data.splits.values()])
         if line is not None:

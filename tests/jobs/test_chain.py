@@ -15,6 +15,9 @@ import pytest
 
 from benchmarks.processes import descendants
 from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
+from gblend.data import load_run_data
+from gblend.methods import RunSpec
+from gblend.runner import Runner
 from gblend.runs import load_runs
 from gblend.worker import make_plan, train_runs
 from jobs.cli import main
@@ -148,6 +151,24 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_run_fed_by_ray_data_is_the_one_fed_by_its_own_worker(data, tmp_path):
+    config, run = replace(CONFIG, epochs=1), RunSpec(method="uni:rgb", seed=0)
+    Runner(data=load_run_data(data, config), config=config, data_path=data).run(run, str(tmp_path / "own"))
+    compute = ComputeConfig(workers=1, ingest="ray")
+    plan = make_plan(data, config, [run.method], [0], compute=compute, place=lambda run: str(tmp_path / "fed"))
+    train_runs(plan, compute, storage=str(tmp_path / "ray"))
+    assert_same_run(tmp_path / "fed", tmp_path / "own")
+
+
+@pytest.mark.slow
+def test_ray_data_without_a_cpu_for_each_worker_is_refused_with_the_remedy(data, tmp_path):
+    compute = ComputeConfig(workers=2, cpus_per_worker=8.0, ingest="ray")
+    plan = make_plan(data, CONFIG, ["uni:rgb"], [0], compute=compute, place=lambda run: str(tmp_path / run.name))
+    with pytest.raises(ValueError, match=r"2 workers with 8 each leave 0; add CPU nodes, use fewer workers, or leave"):
+        train_runs(plan, compute, storage=str(tmp_path / "ray"))
+
+
 @contextmanager
 def killing_a_worker(run: Path) -> Iterator[list[int]]:
     """Kill one training worker of this process's cluster as soon as a state of the run is whole."""
@@ -187,7 +208,7 @@ def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparis
     [
         (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
         (["--modalities", "rgb"], "blending needs at least two modalities"),
-        (["--workers", "20"], "18 training clips in batches of 18 (batch_size 16) are too few for 20 workers"),
+        (["--workers", "20"], "18 training clips are too few for 20 workers; use at most 9"),
         (
             ["--blend.fixed-weights", "1", "1", "1"],
             "blend.fixed_weights is read by fixed only, not by uni:rgb, uni:logmel, naive",
