@@ -7,8 +7,9 @@ import pytest
 
 from gblend import runner
 from gblend.config import BlendConfig
-from gblend.cost import Pace, duration
+from gblend.cost import Pace, branch_epochs, duration
 from gblend.methods import RunSpec
+from gblend.records import read_json
 from gblend.runner import Runner
 from tests.gblend.stops import stop_before
 from tests.gblend.tiny import tiny_config, tiny_data
@@ -55,6 +56,22 @@ def test_the_time_left_is_what_steps_take_that_are_left(tmp_path, monkeypatch, p
     lines, total = lines_of(tmp_path, monkeypatch, probes=probes)
     assert total == pytest.approx(OF_A_RUN + 2 * 3 * 2 + 3 / 3)  # two steps an epoch of probes, three of the refit
     assert_right(lines, total)
+
+
+@pytest.mark.parametrize(
+    ("first", "reuse", "epochs"), [(1, "none", 2), (1, "offline", 2), (3, "none", 3), (3, "offline", 0)]
+)
+def test_probes_of_an_older_checkpoint_are_predicted_where_they_train(first, reuse, epochs):
+    """Super-epochs of 1, 1 and 1 epochs, of which the last starts no probes; or a single one of 3."""
+    blend = BlendConfig(first_epochs=first, next_epochs=1, staleness=1, reuse=reuse)
+    assert branch_epochs("online", tiny_config(blend=blend), modalities=2) == 3 + 3 * epochs
+
+
+def test_with_an_older_checkpoint_the_time_left_is_right_as_well(tmp_path, monkeypatch):
+    lines, total = lines_of(tmp_path, monkeypatch, first_epochs=1, staleness=1)
+    assert total == pytest.approx(OF_A_RUN + 2 * 2 * 2 + 3 / 3)
+    assert_right(lines, total)
+    assert read_json(str(tmp_path / "result.json"))["branch_epochs"] == pytest.approx(3 + 3 * 2 * 12 / 18)
 
 
 def test_lines_come_now_and_then_and_say_where_the_run_is(tmp_path, monkeypatch):

@@ -208,7 +208,7 @@ def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparis
     [
         (["--methods", "bogus"], "unknown method 'bogus'; allowed here: uni:rgb, uni:logmel, naive"),
         (["--modalities", "rgb"], "blending needs at least two modalities"),
-        (["--workers", "20"], "18 training clips are too few for 20 workers; use at most 9"),
+        (["--workers", "20"], "18 training clips in batches of 18 (batch_size 16) are too few for 20 workers"),
         (
             ["--blend.fixed-weights", "1", "1", "1"],
             "blend.fixed_weights is read by fixed only, not by uni:rgb, uni:logmel, naive",
