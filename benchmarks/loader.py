@@ -156,24 +156,26 @@ class BareLoop:
         short = window.short_side_px or given.scale_px or HEIGHT
         size = (round(WIDTH * (short / HEIGHT)), short)
         top, left = round(window.top * (short - crop)), round(window.left * (size[0] - crop))
-        cut = []
-        for i in frame_indices(window.start_frame, stored=len(images), frames=given.frames, step=given.frame_step):
-            data = np.frombuffer(images[int(i)].as_buffer(), dtype=np.uint8)
+        channels = (crop, crop, 3) if name == "rgb" else (2, crop, crop)
+        cut = np.empty((given.frames, *channels), np.uint8)
+        shown = frame_indices(window.start_frame, stored=len(images), frames=given.frames, step=given.frame_step)
+        for at, i in enumerate(shown.tolist()):
+            data = np.frombuffer(images[i].as_buffer(), dtype=np.uint8)
             image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB if name == "rgb" else cv2.IMREAD_GRAYSCALE)
             assert image is not None
-            if name == "flow":
-                image = image.reshape(2, HEIGHT, WIDTH).transpose(1, 2, 0)
-            if short != HEIGHT:
-                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if short < HEIGHT else cv2.INTER_LINEAR)
-            image = image[top : top + crop, left : left + crop]
-            if window.mirrored:
-                image = image[:, ::-1]
-            if name == "flow":
-                image = image.transpose(2, 0, 1)
+            planes, places = ([image], [cut[at]]) if name == "rgb" else (image.reshape(2, HEIGHT, WIDTH), cut[at])
+            for plane, place in zip(planes, places, strict=True):
+                if short != HEIGHT:
+                    how = cv2.INTER_AREA if short < HEIGHT else cv2.INTER_LINEAR
+                    plane = cv2.resize(plane, size, interpolation=how)
+                plane = plane[top : top + crop, left : left + crop]
                 if window.mirrored:
-                    image = np.stack([255 - image[0], image[1]])
-            cut.append(image)
-        return np.stack(cut)
+                    cv2.flip(plane, 1, place)
+                else:
+                    place[:] = plane
+        if name == "flow" and window.mirrored:
+            cut[:, 0] = 255 - cut[:, 0]
+        return cut
 
     def _sound(self, stored: pa.RecordBatch, window: Window) -> np.ndarray:
         given, spec = self.task.input, self.spec.logmel

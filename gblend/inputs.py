@@ -4,7 +4,7 @@ Until the device, frames stay uint8 and flow stays quantised, so little is moved
 batches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -122,7 +122,7 @@ def cut_window(
             continue
         indices = frame_indices(window.start_frame, stored=len(images), frames=config.frames, step=config.frame_step)
         cut = _cut_rgb if modality == "rgb" else _cut_flow
-        arrays[modality] = np.stack([cut(images[i], clip, window, config, spec) for i in indices.tolist()])
+        arrays[modality] = cut([images[i] for i in indices.tolist()], clip, window, config, spec)
     return arrays
 
 
@@ -205,24 +205,30 @@ def to_inputs(
     return inputs
 
 
-def _cut_rgb(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
-    if spec.rgb.codec == "raw":
-        image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
-    else:
-        image = decode_image(data, "rgb")
-    return _crop(_scale(image, window, config), window, config)
+def _cut_rgb(
+    images: Sequence[Encoded], clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec
+) -> np.ndarray:
+    cut = np.empty((len(images), config.crop_px, config.crop_px, 3), dtype=np.uint8)
+    for data, place in zip(images, cut, strict=True):
+        if spec.rgb.codec == "raw":
+            image = np.frombuffer(data, dtype=np.uint8).reshape(clip.height, clip.width, 3)
+        else:
+            image = decode_image(data, "rgb")
+        _cut_into(place, image, window, config)
+    return cut
 
 
-def _cut_flow(data: Encoded, clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec) -> np.ndarray:
-    if spec.flow.codec == "raw":
-        image = np.frombuffer(data, dtype=np.uint8).reshape(2 * clip.height, clip.width)
-    else:
-        image = decode_image(data, "flow")
-    planes = image.reshape(2, clip.height, clip.width).transpose(1, 2, 0)
-    cut = _crop(_scale(planes, window, config), window, config).transpose(2, 0, 1)
+def _cut_flow(
+    images: Sequence[Encoded], clip: StoredClip, window: Window, config: InputConfig, spec: FeatureSpec
+) -> np.ndarray:
+    cut = np.empty((len(images), 2, config.crop_px, config.crop_px), dtype=np.uint8)
+    for data, place in zip(images, cut, strict=True):
+        image = np.frombuffer(data, dtype=np.uint8) if spec.flow.codec == "raw" else decode_image(data, "flow")
+        for component, its_place in zip(image.reshape(2, clip.height, clip.width), place, strict=True):
+            _cut_into(its_place, component, window, config)
     if window.mirrored:
-        # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign.
-        cut = np.stack([255 - cut[0], cut[1]])
+        # Mirroring the picture mirrors the motion: the horizontal displacement changes its sign, and level its side.
+        np.subtract(255, cut[:, 0], out=cut[:, 0])
     return cut
 
 
@@ -264,9 +270,14 @@ def _scale(image: np.ndarray, window: Window, config: InputConfig) -> np.ndarray
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
 
 
-def _crop(image: np.ndarray, window: Window, config: InputConfig) -> np.ndarray:
-    height, width = image.shape[:2]
+def _cut_into(place: np.ndarray, image: np.ndarray, window: Window, config: InputConfig) -> None:
+    """Write the window's part of a picture, of any number of channels, to its place in a batch of frames."""
+    scaled = _scale(image, window, config)
+    height, width = scaled.shape[:2]
     top = round(window.top * (height - config.crop_px))
     left = round(window.left * (width - config.crop_px))
-    cut = image[top : top + config.crop_px, left : left + config.crop_px]
-    return cut[:, ::-1] if window.mirrored else cut
+    cut = scaled[top : top + config.crop_px, left : left + config.crop_px]
+    if window.mirrored:
+        cv2.flip(cut, 1, place)  # Several times as fast as a reversed view is copied.
+    else:
+        place[:] = cut
