@@ -42,6 +42,15 @@ def groups_beside(nodes: Iterable[Resources], worker: Resources, *, workers: int
     return room(nodes, worker) // workers - 1
 
 
+def require_torch_ingest(compute: ComputeConfig) -> None:
+    """Raise ``ValueError`` when the clips are read on the CPUs that groups would be placed on."""
+    if compute.ingest == "ray":
+        raise ValueError(
+            "--ingest ray reads clips on all CPUs that training leaves, where --blend.probes spread would place its "
+            "groups; use --ingest torch, or --blend.probes shared"
+        )
+
+
 def require_group_beside(nodes: Iterable[Resources], compute: ComputeConfig) -> None:
     """Raise ``ValueError`` when there is no room for one group of workers beside the run's own."""
     nodes, worker = list(nodes), resources_of(compute)

@@ -25,7 +25,8 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from gblend.config import ComputeConfig
 from gblend.data import load_run_data
-from gblend.placement import groups_beside, require_group_beside, resources_of
+from gblend.feeder import Feeding
+from gblend.placement import groups_beside, require_group_beside, require_torch_ingest, resources_of, room
 from gblend.probe_task import Arrivals, ProbeTask
 from gblend.probes import carry_out
 from gblend.run_state import State
@@ -80,6 +81,7 @@ class Desk:
 
 def require_room(compute: ComputeConfig) -> None:
     """Raise ``ValueError`` when no group can ever be placed beside a run's own workers; Ray would wait for ever."""
+    require_torch_ingest(compute)
     # Where an autoscaler may add nodes, as far as that can be told on the head node, waiting is right.
     launched = os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # by `ray up`
     if not launched and "KUBERAY_GEN_RAY_START_CMD" not in os.environ:
@@ -263,8 +265,15 @@ class _ProbeWorker:
                 world_size=task.workers,
                 timeout=MEETING_TIMEOUT,
             )
-        found = carry_out(task, branch, load_run_data(data, task.config), device=device, compute=compute)
+        feeding = Feeding.of(compute, device=device, workers_here=workers_here(compute))
+        found = carry_out(task, branch, load_run_data(data, task.config, feeding), device=device, compute=compute)
         return found if rank == 0 else None
+
+
+def workers_here(compute: ComputeConfig) -> int:
+    """Workers, of the run and of groups together, that this node may hold at a time: so many share what it has."""
+    own = ray.get_runtime_context().get_node_id()
+    return max(1, room([node["Resources"] for node in ray.nodes() if node["NodeID"] == own], resources_of(compute)))
 
 
 def _nodes() -> list[dict[str, float]]:

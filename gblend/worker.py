@@ -30,7 +30,7 @@ from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
 from gblend.placement import resources_of
 from gblend.prepare import prepare
-from gblend.probe_groups import probe_groups, require_room
+from gblend.probe_groups import probe_groups, require_room, workers_here
 from gblend.ray_feeder import feed_from_ray, readers_each
 from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
@@ -221,7 +221,7 @@ def _work(job: dict) -> None:
     compute: ComputeConfig = job["compute"]
     torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
     device = ray.train.torch.get_device()
-    here = ray.train.get_context().get_local_world_size()
+    here = ray.train.get_context().get_local_world_size() if job["desk"] is None else workers_here(compute)
     feeding = Feeding.of(compute, device=device, workers_here=here)
     data = load_run_data(plan.data, plan.config, feeding)
     if compute.ingest == "ray":

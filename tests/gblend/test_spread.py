@@ -11,7 +11,7 @@ import torch
 from gblend.config import BlendConfig, ComputeConfig, TrainConfig
 from gblend.data import RunData
 from gblend.methods import RunSpec
-from gblend.placement import require_group_beside
+from gblend.placement import require_group_beside, require_torch_ingest
 from gblend.runner import Runner
 from tests.gblend.elsewhere import ThisProcess
 from tests.gblend.stops import SAVED, assert_same_files, stop_again_and_again, stop_before
@@ -98,6 +98,12 @@ def test_spread_probes_of_a_run_that_has_no_other_workers_are_an_error(tmp_path)
     runner = Runner(data=data(), config=config_of("spread"), data_path="memory")
     with pytest.raises(ValueError, match=r"blend\.probes spread needs workers .*; use shared"):
         runner.run(RunSpec(method="online", seed=0), str(tmp_path / "run"))
+
+
+def test_groups_are_refused_the_cpus_on_which_clips_are_read():
+    require_torch_ingest(ComputeConfig())
+    with pytest.raises(ValueError, match=r"--ingest ray .*; use --ingest torch, or --blend\.probes shared"):
+        require_torch_ingest(ComputeConfig(ingest="ray"))
 
 
 @pytest.mark.parametrize(
