@@ -61,6 +61,8 @@ class BlendConfig:
     """How many super-epochs old the checkpoint is whose probes give the weights of ``online``. 0 is the paper. 1: the
     start of the super-epoch before, so that its probes can train while the run does; the first two super-epochs share
     the probes from the run's start."""
+    probe_epochs: int = 0
+    """Length of the probes of ``online`` where a super-epoch is longer. 0 is the paper: as long as the super-epoch."""
     probe_fraction: float = 1.0
     """Share of T that the probes of ``online`` train on: stratified, whole groups, seeded. T' lies in it."""
     reuse: Literal["none", "offline"] = "none"
@@ -88,6 +90,7 @@ class BlendConfig:
                 f"blend.fused_floor ({self.fused_floor}) must not be above blend.weight_cap ({self.weight_cap}); "
                 "lower the floor or raise the cap"
             )
+        require(self.probe_epochs >= 0, "blend.probe_epochs", "at least 0", self.probe_epochs)
         require(0.0 < self.probe_fraction <= 1.0, "blend.probe_fraction", "in (0, 1]", self.probe_fraction)
         require(self.refit_epochs >= 0, "blend.refit_epochs", "at least 0", self.refit_epochs)
         require(0.0 < self.ogm_alpha < math.inf, "blend.ogm_alpha", "positive", self.ogm_alpha)
@@ -108,3 +111,11 @@ class BlendConfig:
         (1.0, 3.0)
         """
         return float(heads) if self.scale == "heads" else 1.0
+
+    def probe_length(self, super_epoch: int) -> int:
+        """Epochs of the probes of a super-epoch of so many.
+
+        >>> BlendConfig().probe_length(5), BlendConfig(probe_epochs=2).probe_length(5)
+        (5, 2)
+        """
+        return min(self.probe_epochs or super_epoch, super_epoch)

@@ -27,8 +27,8 @@ SAY_EVERY_S = 60.0
 def probed_epochs(method: str, config: TrainConfig, *, start_epoch: int = 0) -> int:
     """Epochs of the probes that decide the weights of the super-epochs from ``start_epoch`` on.
 
-    With exact weights they are as long as the super-epoch; with stale ones as the one before it, but for the first two,
-    which share those of the first.
+    With exact weights they are as long as the super-epoch, with stale ones as the one before it, but for the first two,
+    which share those of the first; and never longer than ``blend.probe_epochs``.
 
     >>> config = TrainConfig(name="doc", epochs=18)  # super-epochs of 10, 5 and 3
     >>> [probed_epochs("online", config, start_epoch=epoch) for epoch in (0, 10, 15, 18)]
@@ -36,6 +36,8 @@ def probed_epochs(method: str, config: TrainConfig, *, start_epoch: int = 0) -> 
     >>> probed_epochs("equal", config)
     0
     >>> from dataclasses import replace
+    >>> probed_epochs("online", replace(config, blend=replace(config.blend, probe_epochs=4)))
+    11
     >>> stale = replace(config, blend=replace(config.blend, staleness=1))
     >>> [probed_epochs("online", stale, start_epoch=epoch) for epoch in (0, 10, 15)]
     [15, 5, 5]
@@ -49,6 +51,7 @@ def probed_epochs(method: str, config: TrainConfig, *, start_epoch: int = 0) -> 
         probes[0] = 0
         if blend.staleness and len(lengths) > 1:
             probes[1] = lengths[0]
+    probes = [blend.probe_length(length) for length in probes]
     starts = [sum(lengths[:at]) for at in range(len(lengths))]
     return sum(length for start, length in zip(starts, probes, strict=True) if start >= start_epoch)
 

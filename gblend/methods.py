@@ -51,6 +51,7 @@ READERS = {
     "fixed_weights": ("fixed",),
     "probes": ("online",),
     "staleness": ("online",),
+    "probe_epochs": ("online",),
     "probe_fraction": ("online",),
     "reuse": ("online",),
     "smoothing": ("tracked", "online"),

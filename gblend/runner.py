@@ -67,6 +67,8 @@ class Runner:
     say: Callable[[str], object] = print
     """Told in a line now and then where a run is, what estimates will cost, and where a stopped run goes on; called on
     one worker."""
+    after_epoch: Callable[[Training], object] | None = None
+    """As in `Training`."""
 
     def run(self, spec: RunSpec, directory: str, needed: Mapping[str, str] | None = None) -> RunResult:
         """Train one run and write its directory. One that is finished is read back, one that was stopped goes on.
@@ -139,6 +141,7 @@ class Runner:
             files=files,
             checkpoint_every=self.compute.checkpoint_every,
             elsewhere=self.elsewhere,
+            after_epoch=self.after_epoch,
             started_s=started_s,
         )
         state = files.newest()

@@ -6,6 +6,7 @@ next, and `Training.state` is what is done, as plain values.
 """
 
 import copy
+import itertools
 import json
 import math
 import time
@@ -90,6 +91,8 @@ class Training:
     """Of the worker that says where the run is; None: this one does not."""
     after_record: Callable[[EpochRecord | EstimateRecord], object] | None = None
     """Called with every record that is made, on every worker."""
+    after_epoch: Callable[["Training"], object] | None = None
+    """Called with this on every worker, once the end of an epoch is saved, and when a run goes on from there."""
     outputs: dict[str, dict[str, HeadOutputs]] = field(default_factory=dict)
     """Per task key (`gblend.heads`) and split, V among them."""
     scores: dict[str, dict[str, HeadScore]] = field(default_factory=dict)
@@ -121,6 +124,9 @@ class Training:
 
     def train(self) -> None:
         """Go on from where the run is, up to its scores."""
+        done = self.lesson.progress
+        if self.after_epoch is not None and done.epoch > 0 and done.step == 0 and self.refitting is None:
+            self.after_epoch(self)
         while (stage := self.stage) != "scores":
             if stage == "start":
                 self._record(0, {}, 0.0)
@@ -160,6 +166,11 @@ class Training:
     def branch_epochs(self) -> float:
         """Training epochs of all networks so far, those of finished estimates included."""
         return self.lesson.progress.epoch + self.decider.probe_epochs
+
+    @property
+    def super_epochs_begun(self) -> int:
+        """How many super-epochs it has trained in."""
+        return 1 + sum(end < self.lesson.progress.epoch for end in itertools.accumulate(self.decider.lengths))
 
     @property
     def refitted(self) -> BlendModel | None:
@@ -294,6 +305,8 @@ class Training:
             if epoch == ahead.end_epoch:
                 self.weights = None
             self.save()
+            if self.after_epoch is not None:
+                self.after_epoch(self)
 
         train_together(
             [learner],
@@ -343,6 +356,13 @@ class Training:
                 for split, found in self.predictions.scores.items()
             }
             self.predictions = replace(self.predictions, scores=ways)
+
+    def judged(self, split: str) -> HeadScore:
+        """A network of several heads as it is now, by what it is judged by, with several tasks on all together."""
+        way, sets = self.config.predict_by, {HELDOUT: self.data.heldout, split: self.data.splits[split]}
+        if way == FUSED:
+            return score_branches(self._outputs_of(self.model, {split: sets[split]}))[split][way]
+        return score_tasks(self._outputs_of(self.model, sets)).scores[split][way]
 
     def _outputs_of(self, model: BlendModel, sets: Mapping[str, WindowDataset]) -> dict[str, dict[str, HeadOutputs]]:
         found = {split: measure_outputs(model, clips, spec=self.data.spec) for split, clips in sets.items()}

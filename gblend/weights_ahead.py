@@ -13,7 +13,7 @@ Which weights hold when follows from the settings alone, never from when a probe
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from gblend.config import TrainConfig
 from gblend.data import RunData
@@ -181,7 +181,7 @@ class WeightsAhead:
     def _look_ahead(self, ahead: Position) -> None:
         """Keep the probes that the next super-epoch's weights come from, or begin them."""
         stale = self.config.blend.staleness == 1 and ahead.end_epoch < self.config.epochs
-        if stale and self.probes is not None and self.probes.ahead == ahead:
+        if stale and self.probes is not None and self.probes.ahead.start_epoch == ahead.start_epoch:
             return
         if self.probes is not None:
             part = 1.0 if self.data.probe_part is None else len(self.data.probe_part) / len(self.data.train)
@@ -192,6 +192,7 @@ class WeightsAhead:
             self.probes.begin()
 
     def _new_probes(self, ahead: Position, model: BlendModel) -> Probes:
+        ahead = replace(ahead, epochs=self.config.blend.probe_length(ahead.epochs))
         if self.announce is not None:
             self.announce(ahead)
         return self._make_probes(ahead, model)

@@ -20,7 +20,7 @@ from ray.util.queue import Empty, Queue
 from gblend.batches import training_batches
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.cost import branch_epochs
-from gblend.data import load_run_data
+from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
 from gblend.heads import of_each_task
@@ -158,7 +158,7 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
     if spread:
         require_room(compute)
     with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
-        _in_group(_work, {"plan": plan, "compute": compute, "desk": desk}, compute, storage=storage)
+        in_group(_work, {"plan": plan, "compute": compute, "desk": desk}, compute, storage=storage)
 
 
 def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) -> None:
@@ -174,11 +174,29 @@ def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) ->
     Raises:
         RuntimeError: As `train_runs`.
     """
-    _in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
+    in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
 
 
-def _in_group(work: Callable[[dict], None], settings: dict, compute: ComputeConfig, *, storage: str) -> None:
-    """Call ``work`` on every worker of a new group; what it puts into ``lines`` of its settings is printed here."""
+def in_group(
+    work: Callable[[dict], None],
+    settings: dict,
+    compute: ComputeConfig,
+    *,
+    storage: str,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> None:
+    """Call a function on every worker of a new group and wait for them.
+
+    Args:
+        work: Gets ``settings``, and ``lines``: what is put there is printed here.
+        settings: Can be sent to the workers.
+        compute: Size of the group.
+        storage: As of `train_runs`.
+        callbacks: Of Ray Train, called beside the group.
+
+    Raises:
+        RuntimeError: As `train_runs`.
+    """
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
     name = f"{RAY_PREFIX}{time.time_ns()}"
     lines = Queue(actor_options={"num_cpus": 0})
@@ -194,6 +212,7 @@ def _in_group(work: Callable[[dict], None], settings: dict, compute: ComputeConf
             name=name,
             storage_path=storage,
             failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
+            callbacks=list(callbacks),
         ),
     )
     with _forward(lines):
@@ -219,17 +238,8 @@ def delete_ray_directories(storage: str) -> None:
 def _work(job: dict) -> None:
     plan: Plan = job["plan"]
     compute: ComputeConfig = job["compute"]
-    torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
-    device = ray.train.torch.get_device()
     here = ray.train.get_context().get_local_world_size() if job["desk"] is None else workers_here(compute)
-    feeding = Feeding.of(compute, device=device, workers_here=here)
-    data = load_run_data(plan.data, plan.config, feeding)
-    if compute.ingest == "ray":
-        feed_from_ray(data, readers=readers_each(compute))
-    if ray.train.get_context().get_world_rank() == 0:
-        line = tight_cache([data.train, data.heldout, *data.splits.values()])
-        if line is not None:
-            job["lines"].put(line)
+    data, device = open_data(plan.data, plan.config, compute, here=here, say=job["lines"].put)
     runner = Runner(
         data=data,
         config=plan.config,
@@ -245,6 +255,22 @@ def _work(job: dict) -> None:
         if ray.train.get_context().get_world_rank() == 0:
             job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
         ray.train.report({"finished": number, "run": run.name})
+
+
+def open_data(
+    data: str, config: TrainConfig, compute: ComputeConfig, *, here: int, say: Callable[[str], object]
+) -> tuple[RunData, torch.device]:
+    """What a worker of a group trains on, and where; ``here`` workers share the cache of its node."""
+    torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
+    device = ray.train.torch.get_device()
+    loaded = load_run_data(data, config, Feeding.of(compute, device=device, workers_here=here))
+    if compute.ingest == "ray":
+        feed_from_ray(loaded, readers=readers_each(compute))
+    if ray.train.get_context().get_world_rank() == 0:
+        line = tight_cache([loaded.train, loaded.heldout, *loaded.splits.values()])
+        if line is not None:
+            say(line)
+    return loaded, device
 
 
 def _score(settings: dict) -> None:

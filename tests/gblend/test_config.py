@@ -91,6 +91,7 @@ def train_config(**changes) -> TrainConfig:
         (BlendConfig, {"next_epochs": 0}, "blend.next_epochs must be at least 1, got 0"),
         (BlendConfig, {"fixed_weights": (1.0, -0.5)}, r"blend.fixed_weights must be finite and not .*\[1.0, -0.5\]"),
         (BlendConfig, {"fixed_weights": (NAN,)}, r"blend.fixed_weights must be finite and not negative, got \[nan\]"),
+        (BlendConfig, {"probe_epochs": -1}, "blend.probe_epochs must be at least 0, got -1"),
         (BlendConfig, {"probe_fraction": 0.0}, r"blend.probe_fraction must be in \(0, 1\], got 0.0"),
         (BlendConfig, {"probe_fraction": 1.5}, r"blend.probe_fraction must be in \(0, 1\], got 1.5"),
         (BlendConfig, {"refit_epochs": -1}, "blend.refit_epochs must be at least 0, got -1"),

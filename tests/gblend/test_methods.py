@@ -26,6 +26,7 @@ def test_fixed_weights_must_fit_the_heads():
     ("setting", "reader"),
     [
         ({"fixed_weights": (0.2, 0.3, 0.5)}, "fixed"),
+        ({"probe_epochs": 2}, "online"),
         ({"probe_fraction": 0.5}, "online"),
         ({"probes": "sequential"}, "online"),
         ({"reuse": "offline"}, "online"),

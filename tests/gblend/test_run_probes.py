@@ -102,6 +102,16 @@ def test_probes_on_a_part_of_the_clips_cost_that_part(tmp_path):
     assert result.train_samples == 9 * 24
 
 
+def test_probes_shorter_than_a_super_epoch_are_those_of_a_shorter_one_and_cost_less(tmp_path):
+    short = tiny_config(blend=BlendConfig(first_epochs=2, next_epochs=1, probe_epochs=1))
+    result = carry_out(tmp_path / "short", "online", config=short)
+    carry_out(tmp_path / "one", "online", config=tiny_config(blend=BlendConfig(first_epochs=1, next_epochs=2)))
+    first, second = estimates_of(tmp_path / "short")
+    assert first == estimates_of(tmp_path / "one")[0]
+    assert [(record.epoch, record.probe_epochs) for record in (first, second)] == [(0, 1), (2, 1)]
+    assert result.branch_epochs == 3 + 4 * (1 + 1)
+
+
 def test_an_online_run_is_the_same_whichever_way_its_probes_train(tmp_path):
     for kind in ("shared", "sequential"):
         carry_out(tmp_path / kind, "online", config=tiny_config(blend=BlendConfig(first_epochs=2, probes=kind)))

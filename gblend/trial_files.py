@@ -1,0 +1,114 @@
+"""What lies in the directory of a trial: enough to go on with it, or to know how it ended.
+
+trial.json     what is trained: the point, what it stands for, the seed; written first, and never changed
+reached.json   its objective after every epoch; written by worker 0 of its training
+run/           the run directory (`gblend.run_files`), with the state of the run while it is not finished
+end.json       how it ended, and of a failed one why; written last
+
+A trial whose ``end.json`` is there is not touched again; one that has none goes on where its run was last saved.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import fsspec
+
+from gblend.candidate import Candidate, candidate
+from gblend.records import read_json, to_json, write_json
+from gblend.run_files import CHECKPOINT_FILE, STATE_DIRECTORY
+from gblend.space import Point
+from gblend.trials import Reached, Trial, reached
+
+TRIAL_FILE, REACHED_FILE, END_FILE, RUN_DIRECTORY = "trial.json", "reached.json", "end.json", "run"
+
+TRIALS_DIRECTORY = "trials"
+
+
+def trial_place(out: str, number: int) -> str:
+    """Directory of a trial of a search.
+
+    >>> trial_place("s3://b/sweep", 7)
+    's3://b/sweep/trials/0007'
+    """
+    return f"{out.rstrip('/')}/{TRIALS_DIRECTORY}/{number:04d}"
+
+
+def begin_trial(place: str, *, number: int, point: Point, found: Candidate, seed: int) -> None:
+    """Say what is trained there; the same trial again changes nothing.
+
+    Raises:
+        ValueError: Another trial is there.
+    """
+    stated = json.loads(json.dumps({"number": number, "point": point, **found.to_json(), "seed": seed}))
+    there = _read(f"{place}/{TRIAL_FILE}")
+    if there is None:
+        write_json(f"{place}/{TRIAL_FILE}", stated)
+    elif there != stated:
+        keys = sorted({*there, *stated})
+        changes = [f"{k}: {there.get(k)} there, {stated.get(k)} now" for k in keys if there.get(k) != stated.get(k)]
+        raise ValueError(f"{place} holds another trial: {'; '.join(changes)}; choose another --out or delete it")
+
+
+def write_reached(place: str, metric: str, found: Sequence[Reached]) -> None:
+    """Write all values of the objective so far."""
+    write_json(f"{place}/{REACHED_FILE}", {"metric": metric, "reached": [to_json(each) for each in found]})
+
+
+def read_reached(place: str) -> tuple[Reached, ...]:
+    """All values of the objective so far."""
+    return tuple(reached(each) for each in (_read(f"{place}/{REACHED_FILE}") or {"reached": []})["reached"])
+
+
+def end_trial(place: str, state: Literal["finished", "stopped", "failed"], reason: str = "") -> None:
+    """Say how it ended, once: what was said first holds."""
+    if _read(f"{place}/{END_FILE}") is None:
+        write_json(f"{place}/{END_FILE}", {"state": state, "reason": " ".join(reason.split())})
+
+
+def load_trial(place: str) -> Trial | None:
+    """The trial in a directory; None when none was begun there."""
+    stated = _read(f"{place}/{TRIAL_FILE}")
+    if stated is None:
+        return None
+    measured = _read(f"{place}/{REACHED_FILE}") or {"metric": "", "reached": []}
+    end: dict[str, Any] = _read(f"{place}/{END_FILE}") or {"state": "running", "reason": ""}
+    return Trial(
+        number=stated["number"],
+        point=stated["point"],
+        candidate=candidate(stated),
+        seed=stated["seed"],
+        state=end["state"],
+        reason=end["reason"],
+        metric=measured["metric"],
+        reached=tuple(reached(each) for each in measured["reached"]),
+        directory=place,
+        checkpoint=_checkpoint(place, end["state"]),
+    )
+
+
+def load_trials(out: str) -> list[Trial]:
+    """All trials of a search, by number."""
+    fs, root = fsspec.core.url_to_fs(f"{out.rstrip('/')}/{TRIALS_DIRECTORY}")
+    fs.invalidate_cache(root)
+    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)] if fs.isdir(root) else []
+    found = (load_trial(trial_place(out, int(name))) for name in sorted(names) if name.isdecimal())
+    return [trial for trial in found if trial is not None]
+
+
+def _checkpoint(place: str, state: str) -> str:
+    run = f"{place}/{RUN_DIRECTORY}"
+    if state == "finished":
+        return f"{run}/{CHECKPOINT_FILE}"
+    fs, root = fsspec.core.url_to_fs(f"{run}/{STATE_DIRECTORY}")
+    fs.invalidate_cache(root)
+    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)] if fs.isdir(root) else []
+    numbers = sorted(name for name in names if name.isdecimal())
+    return f"{run}/{STATE_DIRECTORY}/{numbers[-1]}" if numbers else ""
+
+
+def _read(path: str) -> Any:
+    """A document, or None where there is none."""
+    fs, place = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache(place)
+    return read_json(path) if fs.exists(place) else None

@@ -1,0 +1,281 @@
+"""A search on a cluster by Ray Tune: which trials, how many side by side, which are stopped early, what is written.
+
+Nothing of Tune's own state is kept. What was tried and what came of it is in the trials' directories, as documents; the
+same command reads them back, so that it does not matter what was lost with the driver.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, cast
+
+import numpy as np
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gblend.config import ComputeConfig
+from gblend.placement import resources_of, room
+from gblend.run_files import STATE_DIRECTORY
+from gblend.scores import metric_words
+from gblend.space import Drawn, grid_points, random_points
+from gblend.state_files import delete
+from gblend.trial_files import RUN_DIRECTORY, end_trial, load_trial, load_trials, trial_place
+from gblend.trials import Trial, write_trials
+from gblend.worker import RAY_PREFIX, delete_ray_directories
+from jobs.commons import Commons
+from jobs.trial import EPOCH, VALUE, Search, points_of, reason_of, trainable
+
+SchedulerName = Literal["asha", "median", "none"]
+SearchName = Literal["random", "grid", "optuna"]
+
+REDUCTION = 3
+"""ASHA keeps a third of the trials at every rung."""
+
+RUNGS = 3
+"""So many rungs at most, the first at 1 / 9 of the epochs."""
+
+SHUFFLE_STREAM = 0x6819
+"""Of the order in which a grid is tried."""
+
+TRIALS_FILE = "trials.parquet"
+
+MAX_GRID = 20_000
+"""A larger grid is not written down."""
+
+SAID_EVERY_S = 30.0
+"""At most one line about progress in so long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ways:
+    """How a search searches."""
+
+    search: SearchName
+    """What is tried next."""
+    scheduler: SchedulerName
+    """What is stopped early."""
+    samples: int
+    """How many trials."""
+    max_concurrent: int
+    """How many side by side."""
+
+
+def side_by_side(nodes: Sequence[Mapping[str, float]], compute: ComputeConfig, asked: int | None) -> tuple[int, str]:
+    """How many trials run at a time, and why, in words.
+
+    Tune does not see the workers of a trial, so their number follows from the cluster. More can be asked for where
+    nodes are added on demand.
+
+    >>> side_by_side([{"CPU": 4.0}, {"CPU": 5.0}], ComputeConfig(workers=2), None)
+    (4, '4 trials side by side: the cluster has room for 9 workers of 1 CPU, and a trial has 2')
+    """
+    worker = resources_of(compute)
+    each = " and ".join(f"{amount:g} {name}" for name, amount in worker.items())
+    places = room(nodes, worker)
+    has = f"the cluster has room for {places} workers of {each}, and a trial has {compute.workers}"
+    fitting = places // compute.workers
+    if asked is None and fitting < 1:
+        raise ValueError(
+            f"{has}: not one trial can run; use fewer --workers, or --max-concurrent where nodes are added on demand"
+        )
+    count = fitting if asked is None else asked
+    return count, f"{count} trial{'s' if count > 1 else ''} side by side: {has}{' (as asked for)' if asked else ''}"
+
+
+def scheduler_of(name: SchedulerName, epochs: int) -> TrialScheduler:
+    """Of Ray Tune. A trial is never stopped after its last epoch: by then it has cost what it costs."""
+    if name == "none" or epochs < 2:
+        return FIFOScheduler()
+    first = max(1, round(epochs / REDUCTION ** (RUNGS - 1)))
+    if name == "median":
+        return MedianStoppingRule(time_attr=EPOCH, grace_period=first, min_samples_required=3)
+    # Its last rung is before the last epoch, where `max_t` ends a trial anyway.
+    return ASHAScheduler(time_attr=EPOCH, max_t=epochs, grace_period=first, reduction_factor=REDUCTION)
+
+
+def known_points(search: Search, known: Sequence[Trial]) -> dict[int, Drawn]:
+    """Points of trials that have begun, as they are in the space of today.
+
+    Raises:
+        ValueError: The space has changed.
+    """
+    found = {}
+    for trial in known:
+        try:
+            found[trial.number] = search.at(trial.point)
+        except ValueError as error:
+            raise ValueError(
+                f"{trial.directory} is of another space ({error}); choose another --out or delete it"
+            ) from None
+    return found
+
+
+def planned_points(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> list[Drawn]:
+    """All points of a search that does not go by results: first those that have begun, by number.
+
+    Raises:
+        ValueError: They are not those of this search.
+    """
+    if ways.search == "grid":
+        whole = list(islice(grid_points(search.space_of), MAX_GRID + 1))
+        if len(whole) > MAX_GRID:
+            raise ValueError(f"the grid of this space has more than {MAX_GRID} points; use --search random")
+        order = np.random.default_rng((SHUFFLE_STREAM, search.seed)).permutation(len(whole))
+        points = [whole[at] for at in order[: ways.samples]]
+    else:
+        points = random_points(search.space_of, seed=search.seed, count=ways.samples)
+    for number, drawn in known.items():
+        if number < len(points) and points[number].point != drawn.point:
+            raise ValueError(
+                f"{trial_place(search.out, number)} is not trial {number} of this search; choose another --out"
+            )
+    return points
+
+
+@dataclass(kw_only=True)
+class Book(tune.Callback):
+    """Keeps account of trials, on the driver: a line and a row for each that ends."""
+
+    search: Search
+    commons: Any
+    say: Callable[[str], object]
+    samples: int
+    trials: dict[int, Trial] = field(default_factory=dict)
+    """By number, as they stood when they were last looked at."""
+    said_s: float = -SAID_EVERY_S
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """A trial has come to the end of an epoch."""
+        now = time.monotonic()
+        if now - self.said_s >= SAID_EVERY_S:
+            self.said_s = now
+            self.say(
+                f"trial {number_of(trial)}: epoch {result[EPOCH]} of {self.search.recipe.epochs}, "
+                f"objective {result[VALUE]:.3f}"
+            )
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        """A trial has ended, or is stopped now: Tune ends its process next."""
+        self._end(number_of(trial), "stopped")
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        """A trial has failed, and is not started again."""
+        error = trial.get_pickled_error() or trial.get_error()
+        reason = reason_of(error) if isinstance(error, BaseException) else reason_of(RuntimeError(error or "unknown"))
+        self._end(number_of(trial), "failed", reason)
+
+    def _end(self, number: int, state: Literal["stopped", "failed"], reason: str = "") -> None:
+        place = trial_place(self.search.out, number)
+        end_trial(place, state, reason)  # unless it has said itself how it ended
+        self.commons.end.remote(number)
+        trial = load_trial(place)
+        if trial is None:
+            return
+        if self.trials.get(number) != trial:
+            self.trials[number] = trial
+            self._write()
+            ended = sum(each.state != "running" for each in self.trials.values())
+            self.say(f"[{ended}/{self.samples}] {in_words(trial)}")
+
+    def _write(self) -> None:
+        write_trials(f"{self.search.out}/{TRIALS_FILE}", list(self.trials.values()))
+
+
+def number_of(trial: Any) -> int:
+    """Of a trial of Tune's."""
+    return trial.config["trial"]["number"]
+
+
+def in_words(trial: Trial) -> str:
+    """A line about a trial that has ended."""
+    if trial.last is None:
+        return f"trial {trial.number} {trial.state}{f': {trial.reason}' if trial.reason else ''}"
+    said = (
+        f"trial {trial.number} {trial.state} after {trial.last.epoch} epochs: {trial.candidate.method}, "
+        f"val {metric_words(trial.metric)} {trial.objective:.3f}, {trial.branch_epochs:g} branch-epochs, "
+        f"{trial.last.seconds:.0f} s"
+    )
+    return f"{said}: {trial.reason}" if trial.reason else said
+
+
+def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object]) -> list[Trial]:
+    """Carry out all trials that have not ended, on the cluster this process is connected to.
+
+    Args:
+        search: What is searched.
+        ways: How.
+        say: Told in a line what goes on.
+
+    Returns:
+        All trials, by number.
+
+    Raises:
+        ValueError: There are trials of another search, or not one fits on the cluster.
+    """
+    # Tune would print tables, and write what it is told into several files a trial.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    trials = {trial.number: trial for trial in load_trials(search.out)}
+    known = known_points(search, list(trials.values()))
+    space, searcher, samples = _ahead(search, ways, known)
+    if samples < ways.samples:
+        say(f"this space has no more than {samples} different points: {samples} trials instead of {ways.samples}")
+    ended = sum(trial.state != "running" for trial in trials.values())
+    if trials:
+        say(f"{len(trials)} trials have begun before, {ended} of them have ended")
+    commons = _here(Commons, threads=4 + 4 * ways.max_concurrent)
+    book = Book(search=search, commons=commons, say=say, samples=samples, trials=trials)
+    tuner = tune.Tuner(
+        trainable(search, commons),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric=VALUE,
+            mode="max",
+            scheduler=scheduler_of(ways.scheduler, search.recipe.epochs),
+            search_alg=searcher,
+            num_samples=samples if searcher is not None else 1,
+            max_concurrent_trials=ways.max_concurrent,
+            trial_name_creator=lambda trial: f"trial-{number_of(trial):04d}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"{RAY_PREFIX}{time.time_ns()}",
+            storage_path=search.out,
+            failure_config=tune.FailureConfig(max_failures=search.compute.restarts),
+            callbacks=[book],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        ray.kill(commons)
+        delete_ray_directories(search.out)
+    found = load_trials(search.out)
+    write_trials(f"{search.out}/{TRIALS_FILE}", found)
+    for trial in found:
+        if trial.state in ("stopped", "failed"):
+            delete(f"{trial.directory}/{RUN_DIRECTORY}/{STATE_DIRECTORY}")
+    return found
+
+
+def _ahead(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> tuple[dict[str, Any], Searcher | None, int]:
+    """What Tune is given to try, and how many trials that makes."""
+    if ways.search == "optuna":
+        from jobs.optuna_search import searcher_of
+
+        return {}, searcher_of(search, known), ways.samples
+    points = planned_points(search, ways, known)
+    return {"trial": tune.grid_search(cast(list, points_of(points)))}, None, len(points)
+
+
+def _here(kind: type, *, threads: int) -> Any:
+    """An actor on the machine of this process, with whose loss the search is lost anyway."""
+    place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(kind).options(num_cpus=0, max_concurrency=threads, scheduling_strategy=place).remote()

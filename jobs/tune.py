@@ -1,0 +1,201 @@
+r"""A search for a schedule of loss weights: the best one, all trials, a report.
+
+ray job submit --working-dir . -- \
+    python -m jobs.tune small-cpu --data s3://b/data --out s3://b/sweep --num-samples 64 --workers 2
+"""
+
+import importlib.util
+import sys
+from typing import Literal
+
+import ray
+
+from gblend.candidate import write_schedule
+from gblend.config import ComputeConfig, TrainConfig
+from gblend.data import load_run_data
+from gblend.heads import FUSED, head_names
+from gblend.judge import without_test
+from gblend.run_files import flat
+from gblend.scores import metric_words
+from gblend.search_files import require_same_search
+from gblend.table_text import aligned, decimal, to_text
+from gblend.trials import Trial, best_trial, worth_their_cost
+from gblend.worker import make_plan
+from jobs.cli import Flat, JobError, run
+from jobs.final import compare_rows, plan_rows, train_rows
+from jobs.recipes import RECIPES
+from jobs.report import command_line
+from jobs.session import absolute, connect
+from jobs.sweep import Ways, carry_out, side_by_side
+from jobs.trial import Search
+
+COMPUTE = ComputeConfig()
+
+
+def tune(
+    *,
+    config: Flat[TrainConfig],
+    data: str,
+    out: str,
+    num_samples: int = 16,
+    max_concurrent: int | None = None,
+    scheduler: Literal["asha", "median", "none"] = "asha",
+    search: Literal["random", "grid", "optuna"] = "random",
+    space: Literal["blends", "weights"] = "blends",
+    seed: int = 0,
+    final_seeds: tuple[int, ...] = (1, 2, 3),
+    compute: Flat[ComputeConfig] = COMPUTE,
+) -> str:
+    """Search schedules of loss weights, and train the best one anew beside the paper's and equal weights.
+
+    A trial is one training run; it is judged on the validation split after every epoch. The test split is read once, by
+    the winner and its controls. The same command goes on with what was stopped.
+
+    Args:
+        config: The recipe; every field is a flag, and what the space draws is drawn around it.
+        data: Data set directory, as `gblend preprocess` writes it; it must have a validation split.
+        out: Directory of the search: OUT/best.json, OUT/trials.parquet, OUT/report.html, OUT/trials/, OUT/final/. On
+            several nodes, storage they share.
+        num_samples: How many trials; with more, the same command goes on to try more.
+        max_concurrent: Trials side by side; as many as the cluster has room for when not given.
+        scheduler: What stops trials that fall behind: asha (successive halving), median, or none.
+        search: What is tried next: at random, the points of a grid, or what Optuna suggests (gblend[tune]).
+        space: What is searched: blends (schedules, estimators and their rules), or weights (given by hand).
+        seed: Of the search, and of every trial's training.
+        final_seeds: Of the trainings that are compared in the end; the search has not seen them.
+        compute: Workers of each trial and what each of them holds.
+    """
+    data, out = absolute(data), absolute(out)
+    require_usable(num_samples, max_concurrent, search, seed, final_seeds, config, compute)
+    loaded = without_test(load_run_data(data, config), data)
+    # What cannot be trained at all is said before any trial fails of it.
+    make_plan(data, config, ["online", "equal"], [seed], compute=compute, place=lambda run: f"{out}/final/{run.name}")
+    searched = Search(
+        data=data,
+        fingerprint=loaded.fingerprint,
+        modalities=loaded.modalities,
+        heads=head_names(loaded.tasks, (*loaded.modalities, FUSED)),
+        out=out,
+        recipe=config,
+        space=space,
+        seed=seed,
+        compute=compute,
+    )
+    require_same_search(
+        out,
+        {
+            **flat(config.to_json()),
+            "space": space,
+            "search": search,
+            "scheduler": scheduler,
+            "search seed": seed,
+            "data": data,
+            "data_fingerprint": loaded.fingerprint,
+            "workers": compute.workers,
+        },
+    )
+    with connect():
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        count, why = side_by_side(nodes, compute, max_concurrent)
+        print(why, flush=True)
+        ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
+        trials = carry_out(searched, ways, say=say)
+        best = best_of(trials, num_samples)
+        write_schedule(f"{out}/best.json", best.candidate, about=about(best, searched))
+        print(f"\n{in_table(worth_their_cost(trials))}\n", flush=True)
+        rows = plan_rows(best.candidate, config, final_seeds, data=data, out=out, compute=compute)
+        train_rows(rows, compute, out=out)
+    tables, _ = compare_rows(rows, config, out=out)
+    for table in tables:
+        print(to_text(table))
+    return f"{out}/best.json"
+
+
+def require_usable(
+    num_samples: int,
+    max_concurrent: int | None,
+    search: str,
+    seed: int,
+    final_seeds: tuple[int, ...],
+    config: TrainConfig,
+    compute: ComputeConfig,
+) -> None:
+    """Raise ``ValueError`` where no search could be right."""
+    if num_samples < 1:
+        raise ValueError(f"--num-samples must be at least 1, got {num_samples}")
+    if max_concurrent is not None and max_concurrent < 1:
+        raise ValueError(f"--max-concurrent must be at least 1, got {max_concurrent}")
+    if not final_seeds or seed in final_seeds:
+        raise ValueError(
+            f"--final-seeds must be one or more and not hold the seed of the search ({seed}), by which the winner was "
+            f"chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
+        )
+    if search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise ValueError("--search optuna needs the package optuna; pip install 'gblend[tune]', or use another search")
+    if compute.ingest == "ray":
+        raise ValueError("--ingest ray is not for a search: its trials leave no CPUs to read clips on; use torch")
+    if config.blend.probes == "spread":
+        raise ValueError("--blend.probes spread is not for a search: its trials share the machines already; use shared")
+
+
+def best_of(trials: list[Trial], wanted: int) -> Trial:
+    """The winner.
+
+    Raises:
+        JobError: There is none, or trials are left.
+    """
+    left = wanted_left(trials, wanted)
+    if left:
+        raise JobError(f"{left} of {wanted} trials have not ended; the same command goes on with them")
+    best = best_trial(trials)
+    if best is None:
+        reasons = list(dict.fromkeys(trial.reason for trial in trials if trial.state == "failed"))
+        raise JobError(f"no trial was finished; {len(reasons)} reasons, the first: {reasons[0] if reasons else 'none'}")
+    return best
+
+
+def wanted_left(trials: list[Trial], wanted: int) -> int:
+    """Trials that have begun and not ended."""
+    return sum(trial.state == "running" for trial in trials if trial.number < wanted)
+
+
+def about(best: Trial, search: Search) -> dict:
+    """Where a schedule comes from."""
+    return {
+        "recipe": search.recipe.name,
+        "trial": best.number,
+        "val": {best.metric: best.objective},
+        "branch_epochs": best.branch_epochs,
+        "seed": best.seed,
+        "data": search.data,
+        "data_fingerprint": search.fingerprint,
+        "command": command_line(),
+    }
+
+
+def in_table(trials: list[Trial]) -> str:
+    """Trials that are worth their cost, as text: what a cheaper schedule loses."""
+    top = trials[-1] if trials else None
+    lines = [
+        [
+            str(trial.number),
+            trial.candidate.method,
+            decimal(trial.objective),
+            "" if top is None or trial is top else decimal(trial.objective - top.objective, signed=True),
+            f"{trial.branch_epochs:g}",
+            f"{trial.last.estimation_epochs if trial.last else 0:g}",
+            f"{trial.last.seconds if trial.last else 0:.0f}",
+        ]
+        for trial in trials
+    ]
+    metric = metric_words(top.metric) if top is not None else "objective"
+    return aligned(["trial", "method", f"val {metric}", "to the best", "branch epochs", "estimates", "s"], lines)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(tune, prog="python -m jobs.tune", recipes=RECIPES))
