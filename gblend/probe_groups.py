@@ -20,7 +20,7 @@ import torch.distributed as dist
 from ray.exceptions import RayError, RayTaskError
 from ray.util import get_node_ip_address, placement_group, remove_placement_group
 from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from gblend.config import ComputeConfig
@@ -97,7 +97,10 @@ def probe_groups(data: str, compute: ComputeConfig, *, say: Callable[[str], obje
         compute: What each worker of a group holds, and how often a group that failed is started again.
         say: Told in a line when probes must take turns, and when a group is started again.
     """
-    desk = Desk(asked=Queue(actor_options={"num_cpus": 0}), answered=Queue(actor_options={"num_cpus": 0}))
+    # On the driver's own node: the loss of another must not cost the run its probes.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    asked, answered = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
+    desk = Desk(asked=asked, answered=answered)
     service = _Service(data=data, compute=compute, say=say, desk=desk)
     thread = threading.Thread(target=service.serve, daemon=True)
     thread.start()
@@ -177,7 +180,7 @@ class _Service:
                 break
             except _StoppedError:
                 return
-            except RayError as error:
+            except Exception as error:  # Whatever it is, the run must hear of it: it waits.
                 if self.stopped.is_set():
                     return
                 what, why = f"the probe of {branch} of {task.name}", _reason(error)
@@ -281,9 +284,9 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _reason(error: RayError) -> str:
+def _reason(error: Exception) -> str:
     """Why a group failed, in a line."""
-    if not isinstance(error, RayTaskError):
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
         return "a worker of its group was lost"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1]
+    return lines[-1] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from gblend.loop import Position
 from gblend.methods import RunSpec
 from gblend.model import make_model
 from gblend.probe_groups import probe_groups
+from gblend.probe_task import Arrivals
 from gblend.probes import Probes
 from gblend.run_state import State, moments_state
 from gblend.runner import Runner
@@ -98,14 +99,20 @@ def killing(command: str, *, when: Callable[[], bool] = lambda: True) -> Iterato
         thread.join()
 
 
+def all_of(arrivals: Arrivals, count: int) -> dict[str, State]:
+    """What arrives, until it is so much."""
+    found: dict[str, State] = {}
+    deadline = time.monotonic() + 400
+    while len(found) < count and time.monotonic() < deadline:
+        found |= arrivals()
+    return found
+
+
 def test_groups_measure_what_the_runs_own_workers_would_also_when_one_of_them_is_killed(ray_session, data, shared):
     task = replace(probes_of(data, CONFIG).task(), workers=COMPUTE.workers, branches=BRANCHES)
     said: list[str] = []
-    found: dict[str, State] = {}
     with probe_groups(data, COMPUTE, say=said.append) as desk, killing("ray::_ProbeWorker.work") as killed:
-        arrivals, deadline = desk(task), time.monotonic() + 400
-        while len(found) < len(BRANCHES) and time.monotonic() < deadline:
-            found |= arrivals()
+        found = all_of(desk(task), len(BRANCHES))
     assert len(killed) == 1
     again = [f"the probe of {branch} of run from epoch 0 starts again: " for branch in BRANCHES]
     assert said[0] == "2 probes of run take turns: there is room for 1 groups of 2 workers beside the run's own"
@@ -131,3 +138,11 @@ def test_a_run_whose_worker_is_killed_while_its_probes_train_goes_on_to_the_same
         train_runs(plan, compute, storage=str(tmp_path / "ray"))
     assert len(killed) == 1
     assert_same_files(place, tmp_path / "alone", but=("config.json",))
+
+
+def test_a_probe_that_fails_to_the_last_is_an_error_of_the_run_that_says_why(ray_session, data):
+    compute = replace(COMPUTE, workers=1, restarts=0)
+    task = replace(probes_of(data, CONFIG).task(), branches=("smell",))
+    failed = r"the probe of smell of run from epoch 0 failed: .* no branch 'smell'"
+    with probe_groups(data, compute, say=print) as desk, pytest.raises(RuntimeError, match=failed):
+        all_of(desk(task), 1)
