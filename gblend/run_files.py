@@ -110,6 +110,9 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
         return None
     stored = with_defaults(read_json(f"{directory}/{CONFIG_FILE}"))
     there, now = flat(what_decides(stored)), flat(what_decides(settings))
+    for named in (there, now):
+        if "data" in named:  # Older versions kept it as it was typed, with a slash at the end of a URL.
+            named["data"] = str(named["data"]).rstrip("/")
     changes = [
         f"{key}: {there.get(key)} there, {now.get(key)} now"
         for key in sorted({*there, *now})

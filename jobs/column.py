@@ -8,7 +8,7 @@ import sys
 from typing import Literal
 
 from jobs.cli import run
-from jobs.session import absolute
+from jobs.places import absolute
 from pipelines.column import ColumnConfig, add_column
 
 

@@ -18,9 +18,9 @@ from gblend.table_text import aligned, to_text
 from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
 from jobs.cli import Flat, run
+from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
-from jobs.session import absolute
 from jobs.train import carry_out
 
 COMPUTE = ComputeConfig()

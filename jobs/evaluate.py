@@ -19,7 +19,8 @@ from gblend.views import Crops, Views
 from gblend.worker import EvaluationJob, evaluate_run
 from jobs.cli import JobError
 from jobs.cli import run as run_job
-from jobs.session import absolute, connect
+from jobs.places import absolute
+from jobs.session import connect
 
 COMPUTE = ComputeConfig()
 
@@ -52,11 +53,12 @@ def evaluate(
     """
     run = absolute(run)
     own = str(load_run(run).config.get("data", ""))
+    own = absolute(own) if own else ""
     if not (data or own):
         raise ValueError(f"{run} does not say which data set it was trained on; name one with --data")
-    data, views = absolute(data or own), Views(clips=clips, crops=crops)
+    data, views = absolute(data) if data else own, Views(clips=clips, crops=crops)
     compute = replace(COMPUTE, workers=workers, gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker)
-    other = "" if data == own else f"{data.rstrip('/').rpartition('/')[2]}-"
+    other = "" if data == own else f"{data.rpartition('/')[2]}-"
     out = absolute(out) if out else f"{run}/evaluation/{other}{split}-{views.name}.json"
     open_evaluation(run, data, split, views)  # What does not fit must not cost the start of a worker group.
     with connect():

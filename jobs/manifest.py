@@ -11,6 +11,7 @@ import sys
 import pyarrow as pa
 
 from jobs.cli import run
+from jobs.places import absolute
 from pipelines.annotations import (
     Annotations,
     BadRows,
@@ -275,6 +276,7 @@ def _write(
     shared_videos: SharedVideos,
     window_s: float,
 ) -> str:
+    out = absolute(out)
     table, report = build(
         annotations,
         files=list_files(videos) if files is None else files,

@@ -26,6 +26,7 @@ from gblend.trained import Trained, load_trained
 from gblend.views import Crops, Views
 from jobs.cli import JobError, Positional
 from jobs.cli import run as run_job
+from jobs.places import absolute
 from pipelines.annotations.files import is_media, list_files
 from pipelines.decoder import DecodeJob, DecoderStartError, StoredClip, shared_decoder
 from pipelines.flow import prepared
@@ -94,7 +95,7 @@ def predict(
     views = Views(clips=clips, crops=crops)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: there is no such GPU here; leave --device out")
-    trained = load_trained(run, info=read_dataset_info(data) if data else None)
+    trained = load_trained(absolute(run), info=read_dataset_info(absolute(data)) if data else None)
     trained.to(torch.device(device))
     job = decode_job(trained, limits=limits, raft_weights=raft_weights)
     as_table = format == "table" or (format == "auto" and not out and sys.stdout.isatty())
@@ -110,7 +111,7 @@ def predict(
         elif not out:
             print(json.dumps(found, allow_nan=False), flush=True)
     if out:
-        write_text(os.path.abspath(out) if "://" not in out else out, "".join(f"{line}\n" for line in lines))
+        write_text(absolute(out), "".join(f"{line}\n" for line in lines))
     if not good:
         raise JobError(f"none of the {bad} files could be predicted; the lines above say why" if bad else "no file")
     return out or None

@@ -8,7 +8,8 @@ import sys
 from typing import Literal
 
 from jobs.cli import JobError, run
-from jobs.session import absolute, connect
+from jobs.places import absolute
+from jobs.session import connect
 from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
 from pipelines.dataset import preprocess as make_dataset
 from pipelines.flow import prepared

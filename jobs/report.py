@@ -17,6 +17,7 @@ from gblend.runs import Run, load_runs, unfinished_runs
 from gblend.samples import SampleClip, load_samples
 from gblend.summary import DatasetSummary, summarize_dataset
 from jobs.cli import Positional, run
+from jobs.places import absolute
 
 
 def report(
@@ -41,11 +42,12 @@ def report(
     """
     if not runs:
         raise ValueError("no run given; name at least one run directory or comparison directory")
-    found = [loaded for directory in runs for loaded in load_runs(directory, predict_by)]
-    unfinished = [name for directory in runs for name in unfinished_runs(directory)]
-    notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
     way = ["--predict-by", predict_by] if predict_by else []
     command = shlex.join(["gblend", "report", *runs, "--out", out, *way])
+    places, out, data = list(map(absolute, runs)), absolute(out), absolute(data) if data else ""
+    found = [loaded for directory in places for loaded in load_runs(directory, predict_by)]
+    unfinished = [name for directory in places for name in unfinished_runs(directory)]
+    notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
     return write_page(
         found, out=out, title=title, data=data, clips_per_split=clips_per_split, notes=notes, command=command
     )

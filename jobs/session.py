@@ -28,19 +28,6 @@ PACKAGES_ROOT = str(Path(__file__).resolve().parents[1])
 """Where the packages can be imported from."""
 
 
-def absolute(path: str) -> str:
-    """A local path made absolute, because Ray's workers run in another directory; a URL as it is.
-
-    A relative path is taken from this process's directory, also when ``RAY_ADDRESS`` names a cluster: then every
-    machine must see the same path, and in a submitted job it would lie in Ray's temporary copy of the working
-    directory. Give absolute paths or URLs there.
-
-    >>> absolute("s3://bucket/data")
-    's3://bucket/data'
-    """
-    return path if "://" in path else os.path.abspath(path)
-
-
 @contextmanager
 def connect(*, num_cpus: int | None = None) -> Iterator[None]:
     """Be connected to a cluster for the time of a block. ``num_cpus`` limits a private one. Joins an open session.

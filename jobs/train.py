@@ -10,9 +10,10 @@ from gblend.config import ComputeConfig, TrainConfig
 from gblend.runs import load_run
 from gblend.worker import Plan, delete_ray_directories, describe, make_plan, train_runs
 from jobs.cli import Flat, JobError, run
+from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
-from jobs.session import absolute, connect
+from jobs.session import connect
 
 COMPUTE = ComputeConfig()
 

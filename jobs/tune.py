@@ -23,9 +23,10 @@ from gblend.trials import Trial, best_trial, worth_their_cost
 from gblend.worker import make_plan
 from jobs.cli import Flat, JobError, run
 from jobs.final import compare_rows, plan_rows, train_rows
+from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import command_line
-from jobs.session import absolute, connect
+from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side
 from jobs.trial import Search
 
