@@ -11,6 +11,7 @@ import importlib.util
 import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -29,6 +30,10 @@ NUMBER = "record"
 
 OF_ESTIMATES = ("generalization", "overfitting", "ogr", "weights")
 """Lists of an `EstimateRecord` that are logged, one value a head."""
+
+PATIENCE, QUICK_S = 9.0, 1.0
+"""A service that did not answer is left alone for so many times as long as it took beyond a second: clients wait a
+minute and more before they give up, and training waits with them."""
 
 Record = EpochRecord | EstimateRecord
 
@@ -81,40 +86,56 @@ class Service(Protocol):
 
 @dataclass(kw_only=True)
 class Log:
-    """The logs of a run."""
+    """The logs of a run. A service is opened when there is something to send, so one that does not answer at the start
+    is as any other that does not answer.
+    """
 
-    services: Mapping[str, Service]
-    """By name."""
+    makers: Mapping[str, Callable[[], Service]]
+    """What opens a service, by its name."""
     say: Callable[[str], object] = print
     """Told in a line what could not be logged."""
     records: list[Record] = field(default_factory=list)
     """All that were handed over."""
+    _open: dict[str, Service] = field(default_factory=dict)
+    _not_before_s: dict[str, float] = field(default_factory=dict)
 
-    def write(self, record: Record) -> None:
-        """Log a record, and those that a service lacks."""
-        self.records.append(record)
-        for name, service in self.services.items():
-            self._send(name, service)
+    def write(self, *records: Record) -> None:
+        """Log records, and those that a service lacks."""
+        self.records += records
+        for name in self.makers:
+            if time.monotonic() >= self._not_before_s.get(name, -math.inf):
+                self._send(name)
 
     def close(self) -> None:
         """After the last record."""
-        for name, service in self.services.items():
-            self._send(name, service)
+        for name in self.makers:
+            if not self._send(name):
+                continue
             try:
-                service.close()
+                self._open[name].close()
             except Exception as error:
                 self.say(f"log {name} could not be closed: {_line(error)}")
 
-    def _send(self, name: str, service: Service) -> None:
-        while service.known < len(self.records):
-            record = self.records[service.known]
-            try:
-                service.write(service.known, record.epoch, points(record))
-            except Exception as error:  # of a service somewhere else: whatever it is, training goes on
-                left = len(self.records) - service.known
-                self.say(f"log {name} lacks {left} records, which are kept for later: {_line(error)}")
-                return
-            service.known += 1
+    def _send(self, name: str) -> bool:
+        """Whether a service has all records now."""
+        started_s = time.monotonic()
+        try:
+            if name not in self._open:
+                self._open[name] = self.makers[name]()
+            service = self._open[name]
+            while service.known < len(self.records):
+                service.write(service.known, self.records[service.known].epoch, points(self.records[service.known]))
+                service.known += 1
+        except Exception as error:  # of a service somewhere else: whatever it is, training goes on
+            ended_s = time.monotonic()
+            self._not_before_s[name] = ended_s + PATIENCE * max(0.0, ended_s - started_s - QUICK_S)
+            if name in self._open:
+                said = f"lacks {len(self.records) - self._open[name].known} records, which are kept for later"
+            else:
+                said = "cannot be opened, which is tried again later"
+            self.say(f"log {name} {said}: {_line(error)}")
+            return False
+        return True
 
 
 def open_log(
@@ -134,7 +155,7 @@ def open_log(
         "mlflow": lambda: MLflow(Names(f"{directory}/{LOGS_FILE}"), run=run, settings=settings),
         "wandb": lambda: WeightsAndBiases(Names(f"{directory}/{LOGS_FILE}"), run=run, settings=settings),
     }
-    return Log(services={name: makers[name]() for name in names}, say=say)
+    return Log(makers={name: makers[name] for name in names}, say=say)
 
 
 class TensorBoard:
@@ -182,13 +203,12 @@ class MLflow:
 
     def __init__(self, names: Names, *, run: str, settings: Mapping[str, Any]) -> None:
         mlflow: Any = importlib.import_module("mlflow")
-        self._mlflow, there = mlflow, names.of("mlflow")
+        self._mlflow, self._settings, there = mlflow, settings, names.of("mlflow")
         # Of a job before in this process, which ended without closing it.
         mlflow.end_run("KILLED")
         if there is None:
             self._run: str = mlflow.start_run(run_name=run).info.run_id
             names.keep("mlflow", self._run)
-            mlflow.log_params(flat(settings))
             self.known = 0
         else:
             self._run = mlflow.start_run(run_id=there).info.run_id
@@ -197,6 +217,8 @@ class MLflow:
 
     def write(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
         """As `Service` says."""
+        if number == 0:
+            self._mlflow.log_params(flat(self._settings))  # Here, because a call that fails is made again.
         allowed = {re.sub(r"[^\w\-. :/]", "_", name): value for name, value in values.items()}
         self._mlflow.log_metrics({**allowed, NUMBER: float(number)}, step=epoch)
 

@@ -154,8 +154,7 @@ class Runner:
         log = None
         if self.compute.log and collective.rank() == 0:
             log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)
-            for record in work.records:
-                log.write(record)
+            log.write(*work.records)
             work.after_record = log.write
         work.train()
         if log is not None:

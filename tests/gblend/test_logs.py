@@ -189,15 +189,14 @@ def test_a_service_gets_every_record_once_though_a_run_that_goes_on_hands_over_a
     for record in records()[:3]:
         first.write(record)
     second = log_of(tmp_path, name)
-    for record in records():
-        second.write(record)
+    second.write(*records())
     second.close()
     assert double.points() == expected_points()
 
 
 def test_a_service_knows_the_settings_of_a_run(service, tmp_path):
     name, double = service
-    log_of(tmp_path, name)
+    log_of(tmp_path, name).write(records()[0])
     if name == "mlflow":
         assert double.runs["id0"].params == {"epochs": 2, "optim.name": "adamw"}
     else:
@@ -217,6 +216,51 @@ def test_what_a_service_did_not_take_is_said_and_sent_later(monkeypatch, tmp_pat
         f"log mlflow lacks {count} records, which are kept for later: no answer from the server" for count in (1, 2)
     ]
     assert double.runs["id0"].status == "FINISHED"
+
+
+def test_a_service_that_does_not_answer_at_the_start_is_said_and_gets_everything_later(service, tmp_path, monkeypatch):
+    name, double = service
+    said, opens = [], "start_run" if name == "mlflow" else "init"
+    with monkeypatch.context() as down:
+        down.setattr(double, opens, answers_nothing)
+        log = log_of(tmp_path, name, said)
+        log.write(records()[0])
+    assert said == [f"log {name} cannot be opened, which is tried again later: no answer"]
+    log.write(*records()[1:])
+    log.close()
+    assert double.points() == expected_points()
+    assert len(said) == 1
+
+
+def test_a_service_that_never_answers_is_said_at_the_end_and_nothing_is_raised(service, tmp_path, monkeypatch):
+    name, double = service
+    monkeypatch.setattr(double, "start_run" if name == "mlflow" else "init", answers_nothing)
+    said = []
+    log = log_of(tmp_path, name, said)
+    log.write(records()[0])
+    log.close()
+    assert said == [f"log {name} cannot be opened, which is tried again later: no answer"] * 2
+
+
+def test_a_service_that_takes_long_not_to_answer_is_not_asked_at_every_record(tmp_path, monkeypatch):
+    now, asked = [0.0], []
+
+    def hangs(*_, **__):
+        asked.append(now[0])
+        now[0] += 60.0
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    log = Log(makers={"wandb": hangs}, say=lambda _: None)
+    for record in records():
+        log.write(record)
+        now[0] += 200.0
+    log.close()
+    assert asked == [0.0, 660.0, 1120.0]
+
+
+def answers_nothing(*_, **__):
+    raise ConnectionError("no answer")
 
 
 def names_of(function) -> set[str]:
