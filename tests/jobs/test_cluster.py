@@ -14,6 +14,7 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from jobs.recipes import RECIPES
 from tests.commands import assert_taken, commands_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +83,26 @@ def test_the_aws_cluster_runs_nothing_of_rays_example_settings():
     filled = prepare_config(copy.deepcopy(aws()))
     commands = [filled[f"{part}setup_commands"] for part in ("", "head_", "worker_")]
     assert commands == [[], ["pip install -c /home/ray/gblend/constraints.txt boto3"], []]
+
+
+def test_no_node_of_the_aws_cluster_gets_the_image_or_the_rights_that_ray_would_choose():
+    """Ray's own image has a driver that is too old for ours, and only the head may start machines."""
+    nodes = {name: node["node_config"] for name, node in aws()["available_node_types"].items()}
+    assert {node.get("ImageId") for node in nodes.values()} == {"AMI"}
+    profiles = {name: node["IamInstanceProfile"]["Arn"].rpartition("/")[2] for name, node in nodes.items()}
+    assert profiles == {"head": "gblend-head", "cpu": "gblend-node", "gpu": "gblend-node"}
+
+
+def test_the_page_and_the_rayjob_train_with_the_same_numbers_on_what_the_nodes_have():
+    (page,) = [c for c in commands_in((ROOT / "docs" / "clusters.md").read_text()) if c[:2] == ["train", "paper-r3d50"]]
+    (job,) = commands_in(yaml.safe_load((CLUSTER / "rayjob-train.yaml").read_text())["spec"]["entrypoint"])
+    options = [dict(zip(c[2::2], c[3::2], strict=True)) for c in (page, job)]
+    where = ("--data", "--out", "--method")
+    ours, theirs = ({name: given for name, given in each.items() if name not in where} for each in options)
+    assert ours == theirs
+    pieces = int(ours["--workers"]) * int(ours["--micro-batches"])
+    assert RECIPES["paper-r3d50"]().batch_size == 4 * pieces, "4 clips at a time, as the page says"
+    assert int(ours["--loader-processes"]) < int(ours["--cpus-per-worker"])
 
 
 def test_all_nodes_of_the_aws_cluster_use_the_token_that_is_mounted():
