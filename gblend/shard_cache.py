@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
@@ -32,6 +33,10 @@ CHECKED_NS = 1_000_000_000 * 10**9
 
 CHUNK_BYTES = 16 * 2**20
 ATTEMPTS = 3
+WAITS_S = (1.0, 4.0, 16.0)
+"""Before a source that did not answer is asked again. s3fs and gcsfs ask a handful of times within seconds themselves,
+other file systems of fsspec once."""
+
 GIB = 2**30
 
 
@@ -87,6 +92,7 @@ class ShardCache:
         Raises:
             ValueError: It is larger than the cache, missing or not what it should be at its source; or there is no
                 room, because other files are in use or the disk is full.
+            ConnectionError: Its source does not answer, or breaks off, again and again.
         """
         part = f"{self._path(file)}.part"
         while (descriptor := self._held(file)) is None:
@@ -179,16 +185,12 @@ class ShardCache:
             os.lseek(descriptor, 0, os.SEEK_SET)
             digest = hashlib.sha256()
             size = 0
-            try:
-                with fs.open(place, "rb", block_size=CHUNK_BYTES) as source:
-                    while chunk := source.read(CHUNK_BYTES):
-                        size += len(chunk)
-                        if size > file.size:
-                            break
-                        digest.update(chunk)
-                        _write(descriptor, chunk)
-            except FileNotFoundError:
-                raise ValueError(f"{file.url} is missing; rerun `gblend preprocess`") from None
+            for chunk in _chunks(fs, place, file.url):
+                size += len(chunk)
+                if size > file.size:
+                    break
+                digest.update(chunk)
+                _write(descriptor, chunk)
             if size == file.size and digest.hexdigest() == file.sha256:
                 os.fsync(descriptor)
                 return
@@ -225,6 +227,32 @@ class _Entry:
 def default_directory() -> str:
     """Below the directory for temporary files, which is on a disk of the node, one for each user."""
     return os.path.join(tempfile.gettempdir(), f"gblend-shards-{os.getuid()}")
+
+
+def _chunks(fs: fsspec.AbstractFileSystem, place: str, url: str) -> Iterator[bytes]:
+    """The bytes of a file. Where its source breaks off they go on from there: what was read is checked in the end."""
+    at = 0
+    for wait_s in (*WAITS_S, None):
+        try:
+            with cast(BinaryIO, fs.open(place, "rb", block_size=CHUNK_BYTES)) as source:
+                if at:
+                    source.seek(at)
+                while chunk := source.read(CHUNK_BYTES):
+                    at += len(chunk)
+                    yield chunk
+            return
+        except FileNotFoundError:
+            raise ValueError(f"{url} is missing; rerun `gblend preprocess`") from None
+        except PermissionError as error:
+            raise ValueError(f"{url} may not be read: {error}") from error
+        except Exception as error:  # Clients raise errors of their own, which share no class.
+            if wait_s is None:
+                line = " ".join(str(error).split()) or type(error).__name__
+                raise ConnectionError(
+                    f"{url} could not be read in {len(WAITS_S) + 1} attempts ({line}); what was done is kept: give the "
+                    "same command again when its source answers"
+                ) from error
+            time.sleep(wait_s)
 
 
 def _evict(path: str) -> bool:

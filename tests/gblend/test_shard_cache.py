@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import multiprocessing
 import os
 import signal
@@ -217,6 +218,52 @@ def test_a_file_that_is_gone_is_one_line(source, tmp_path):
     fsspec.filesystem("memory").rm("/source/a")
     with pytest.raises(ValueError, match=r"^memory://source/a is missing; rerun `gblend preprocess`$"):
         make_cache(tmp_path).open(file)
+
+
+class Breaking(io.BytesIO):
+    """A file whose source breaks off in the middle of it, as often as it is told to."""
+
+    breaks = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        if Breaking.breaks and self.tell() >= SIZE // 2:
+            Breaking.breaks -= 1
+            raise TimeoutError("timed out")
+        return super().read(size)
+
+
+@pytest.fixture
+def breaking(source, monkeypatch) -> StoredFile:
+    """A file whose reads break off, and no time that passes while waiting."""
+    file = put(source, "a")
+    data = fsspec.filesystem("memory").cat_file("/source/a")
+    monkeypatch.setattr(fsspec.filesystem("memory"), "open", lambda *_, **__: Breaking(data))
+    monkeypatch.setattr(shard_cache, "CHUNK_BYTES", SIZE // 10)
+    monkeypatch.setattr(shard_cache.time, "sleep", lambda seconds: None)
+    return file
+
+
+def test_a_source_that_breaks_off_is_asked_again(breaking, tmp_path):
+    Breaking.breaks = 3
+    assert content(make_cache(tmp_path), breaking) == breaking.sha256
+    assert Breaking.breaks == 0
+
+
+def test_a_source_that_breaks_off_again_and_again_is_one_line(breaking, tmp_path):
+    Breaking.breaks = 100
+    with pytest.raises(ConnectionError, match=r"^memory://source/a could not be read in 4 attempts \(timed out\)"):
+        make_cache(tmp_path).fetch(breaking)
+    assert Breaking.breaks == 96
+
+
+def test_a_file_that_may_not_be_read_is_one_line_at_once(source, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("Forbidden")
+
+    file = put(source, "a")
+    monkeypatch.setattr(fsspec.filesystem("memory"), "open", refuse)
+    with pytest.raises(ValueError, match=r"^memory://source/a may not be read: Forbidden$"):
+        make_cache(tmp_path).fetch(file)
 
 
 def test_a_full_disk_is_one_line(source, tmp_path, monkeypatch):
