@@ -101,7 +101,8 @@ class ComputeConfig:
     itself, between steps."""
     cache_dir: str | None = None
     """Where each node keeps copies of a data set that is not on a file system of its own: a directory on a local disk;
-    none: gblend-shards-UID below the directory for temporary files. Local data are read where they are."""
+    none: gblend-shards-UID below the directory for temporary files. Data on a path, of a network file
+    system as well, are read where they are."""
     cache_gib: float = 100.0
     """What all copies in it may take together; the least recently used go first, and none that is in use."""
     restarts: int = 2
@@ -122,6 +123,8 @@ class ComputeConfig:
         if self.min_workers is not None:
             require(1 <= self.min_workers <= self.workers, "min_workers", "from 1 to workers", self.min_workers)
         require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
+        here = self.cache_dir is None or "://" not in self.cache_dir
+        require(here, "cache_dir", "a directory on a local disk", self.cache_dir)
         require(0.0 < self.cache_gib < math.inf, "cache_gib", "positive", self.cache_gib)
         require(0.0 < self.cpus_per_worker < math.inf, "cpus_per_worker", "positive", self.cpus_per_worker)
         for name in ("loader_processes", "restarts", "checkpoint_every"):

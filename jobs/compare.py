@@ -17,6 +17,7 @@ from gblend.table import comparison_tables
 from gblend.table_text import aligned, to_text
 from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
+from jobs.cache import with_cache
 from jobs.cli import Flat, run
 from jobs.places import absolute
 from jobs.recipes import RECIPES
@@ -50,6 +51,7 @@ def compare(
         compute: Workers and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
+    compute = with_cache(compute, data)
     chosen = methods or default_methods(data, config)
     plan = make_plan(data, config, chosen, seeds, compute=compute, place=lambda run: f"{out}/runs/{run.name}")
     print(

@@ -9,6 +9,7 @@ import sys
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.runs import load_run
 from gblend.worker import Plan, delete_ray_directories, describe, make_plan, train_runs
+from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
 from jobs.places import absolute
 from jobs.recipes import RECIPES
@@ -39,6 +40,7 @@ def train(
         compute: Workers and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
+    compute = with_cache(compute, data)
     plan = make_plan(
         data,
         config,
