@@ -122,7 +122,9 @@ class ComputeConfig:
         require(self.workers >= 1, "workers", "at least 1", self.workers)
         if self.min_workers is not None:
             require(1 <= self.min_workers <= self.workers, "min_workers", "from 1 to workers", self.min_workers)
-        require(0.0 <= self.gpus_per_worker < math.inf, "gpus_per_worker", "at least 0", self.gpus_per_worker)
+        allowed = "0, 1, or with one worker a part of 1 (a worker computes on one GPU, NCCL with one worker on each)"
+        alone = self.workers == 1 and 0.0 < self.gpus_per_worker < 1.0
+        require(alone or self.gpus_per_worker in (0.0, 1.0), "gpus_per_worker", allowed, self.gpus_per_worker)
         here = self.cache_dir is None or "://" not in self.cache_dir
         require(here, "cache_dir", "a directory on a local disk", self.cache_dir)
         require(0.0 < self.cache_gib < math.inf, "cache_gib", "positive", self.cache_gib)

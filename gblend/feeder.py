@@ -36,7 +36,7 @@ Request = tuple[str, tuple[str, ...], Draw]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """What went wrong in a loader process, as the worker says it."""
+    """What went wrong in another process that reads, as the worker says it."""
 
     line: str
     """What the exception says."""
@@ -44,6 +44,18 @@ class Failure:
     """Where it was raised."""
     of_the_user: bool
     """A ``ValueError``: its line is enough."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """To be called where it is caught."""
+        line = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return cls(line=line, trace=traceback.format_exc(), of_the_user=isinstance(error, ValueError))
+
+    def as_error(self) -> Exception:
+        """What happened in another process, as an exception of one line here."""
+        error = ValueError(self.line) if self.of_the_user else RuntimeError(f"reading a clip failed: {self.line}")
+        error.__cause__ = RuntimeError(self.trace)
+        return error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +132,7 @@ class Feeder:
                     raise
                 raise _ended(error) from error
             if isinstance(made, Failure):
-                raise _told(made)
+                raise made.as_error()
             reached(step)
             yield cast(Batch, made)
 
@@ -192,8 +204,7 @@ class _Sets:
         try:
             return self.part(name, modalities)[draw]
         except Exception as error:
-            line = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            return Failure(line=line, trace=traceback.format_exc(), of_the_user=isinstance(error, ValueError))
+            return Failure.of(error)
 
 
 def _collate(samples: list[Sample | Failure]) -> Batch | Failure:
@@ -214,13 +225,6 @@ def _begin(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _told(failure: Failure) -> Exception:
-    """What happened in a loader process, as an exception of one line here."""
-    error = ValueError(failure.line) if failure.of_the_user else RuntimeError(f"reading a clip failed: {failure.line}")
-    error.__cause__ = RuntimeError(failure.trace)
-    return error
 
 
 def _ended(error: Exception) -> RuntimeError:

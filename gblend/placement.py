@@ -51,13 +51,77 @@ def require_torch_ingest(compute: ComputeConfig) -> None:
         )
 
 
+def require_workers(nodes: Iterable[Resources], compute: ComputeConfig) -> None:
+    """Raise ``ValueError`` when there is no room for the fewest workers a run goes on with.
+
+    >>> require_workers([{"CPU": 2.0}], ComputeConfig(workers=3))
+    Traceback (most recent call last):
+    ...
+    ValueError: 3 workers of 1 CPU each do not fit on the cluster, which has room for 2; use fewer --workers, less for
+    each of them, or more nodes (where they are still joining, start again when they are there)
+    """
+    fewest, worker = compute.min_workers or compute.workers, resources_of(compute)
+    there = room(nodes, worker)
+    if there < fewest:
+        raise ValueError(
+            f"{fewest} workers of {_each(worker)} each do not fit on the cluster, which has room for {there}; use "
+            "fewer --workers, less for each of them, or more nodes (where they are still joining, start again when "
+            "they are there)"
+        )
+
+
+def readers_each(nodes: Iterable[Resources], compute: ComputeConfig) -> int:
+    """CPUs that read for each training worker, at least one: an equal share of those that training leaves.
+
+    >>> readers_each([{"CPU": 8.0}, {"CPU": 4.0}], ComputeConfig(workers=2))
+    5
+    """
+    return max(1, int(_left(nodes, compute) // compute.workers))
+
+
+def require_readers(nodes: Iterable[Resources], compute: ComputeConfig) -> None:
+    """Raise ``ValueError`` when training leaves fewer CPUs than it has workers."""
+    nodes = list(nodes)
+    left = _left(nodes, compute)
+    if left < compute.workers:
+        raise ValueError(
+            f"ingest ray reads clips on CPUs beside those of training, one a worker at least: of {_cpus(nodes):g} CPUs "
+            f"in the cluster {compute.workers} workers with {compute.cpus_per_worker:g} each leave {max(left, 0.0):g}; "
+            "add CPU nodes, use fewer workers, or leave ingest at torch"
+        )
+
+
+def idle_gpus(nodes: Iterable[Resources], compute: ComputeConfig) -> str | None:
+    """A line for GPUs that training leaves alone.
+
+    >>> idle_gpus([{"CPU": 8.0, "GPU": 4.0}], ComputeConfig())
+    'training is on CPUs, and the cluster has 4 GPUs: --gpus-per-worker 1 --workers 4 uses them'
+    """
+    gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
+    if compute.gpus_per_worker > 0 or gpus == 0:
+        return None
+    return f"training is on CPUs, and the cluster has {gpus} GPUs: --gpus-per-worker 1 --workers {gpus} uses them"
+
+
 def require_group_beside(nodes: Iterable[Resources], compute: ComputeConfig) -> None:
     """Raise ``ValueError`` when there is no room for one group of workers beside the run's own."""
     nodes, worker = list(nodes), resources_of(compute)
     if groups_beside(nodes, worker, workers=compute.workers) < 1:
-        each = " and ".join(f"{amount:g} {name}" for name, amount in worker.items())
         raise ValueError(
             f"--blend.probes spread needs a group of {compute.workers} workers beside the run's own, so room for "
-            f"{2 * compute.workers} workers of {each}; the cluster has room for {room(nodes, worker)}: use "
+            f"{2 * compute.workers} workers of {_each(worker)}; the cluster has room for {room(nodes, worker)}: use "
             "--blend.probes shared, fewer --workers, or more nodes"
         )
+
+
+def _cpus(nodes: Iterable[Resources]) -> float:
+    return sum(node.get("CPU", 0.0) for node in nodes)
+
+
+def _left(nodes: Iterable[Resources], compute: ComputeConfig) -> float:
+    """CPUs that training leaves."""
+    return _cpus(nodes) - compute.workers * compute.cpus_per_worker
+
+
+def _each(worker: Resources) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in worker.items())

@@ -6,7 +6,6 @@ placed as a whole or not at all, holds its machines for one probe, and is tried 
 function of its task.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +16,17 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayError, RayTaskError
 from ray.util import get_node_ip_address, placement_group, remove_placement_group
 from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from gblend.cluster import node_here, nodes
 from gblend.config import ComputeConfig
 from gblend.data import load_run_data
 from gblend.feeder import Feeding
-from gblend.placement import groups_beside, require_group_beside, require_torch_ingest, resources_of, room
+from gblend.lines import queue_here, reason_of
+from gblend.placement import groups_beside, resources_of, room
 from gblend.probe_task import Arrivals, ProbeTask
 from gblend.probes import carry_out
 from gblend.run_state import State
@@ -43,7 +43,7 @@ class Answer:
     """What became of one probe."""
 
     task: str
-    """Name of its task."""
+    """Key of its task."""
     branch: str
     """Which of its probes."""
     state: State = field(default_factory=dict)
@@ -70,22 +70,13 @@ class Desk:
                 answer: Answer = self.answered.get(timeout=POLL_S)
             except Empty:
                 return {}
-            if answer.task != task.name:
+            if answer.task != task.key:
                 return {}
             if answer.error:
                 raise RuntimeError(answer.error)
             return {answer.branch: answer.state}
 
         return arrivals
-
-
-def require_room(compute: ComputeConfig) -> None:
-    """Raise ``ValueError`` when no group can ever be placed beside a run's own workers; Ray would wait for ever."""
-    require_torch_ingest(compute)
-    # Where an autoscaler may add nodes, as far as that can be told on the head node, waiting is right.
-    launched = os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # by `ray up`
-    if not launched and "KUBERAY_GEN_RAY_START_CMD" not in os.environ:
-        require_group_beside(_nodes(), compute)
 
 
 @contextmanager
@@ -97,10 +88,7 @@ def probe_groups(data: str, compute: ComputeConfig, *, say: Callable[[str], obje
         compute: What each worker of a group holds, and how often a group that failed is started again.
         say: Told in a line when probes must take turns, and when a group is started again.
     """
-    # On the driver's own node: the loss of another must not cost the run its probes.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    asked, answered = (Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2))
-    desk = Desk(asked=asked, answered=answered)
+    desk = Desk(asked=queue_here(), answered=queue_here())
     service = _Service(data=data, compute=compute, say=say, desk=desk)
     thread = threading.Thread(target=service.serve, daemon=True)
     thread.start()
@@ -144,10 +132,10 @@ class _Service:
     def begin(self, task: ProbeTask) -> None:
         """Start what is not known yet, and say again what is: whoever it was said to may be lost."""
         with self.lock:
-            self.known = {key: answer for key, answer in self.known.items() if key[0] == task.name}
-            new = [branch for branch in task.branches if (task.name, branch) not in self.known]
+            self.known = {key: answer for key, answer in self.known.items() if key[0] == task.key}
+            new = [branch for branch in task.branches if (task.key, branch) not in self.known]
             for branch in task.branches:
-                answer = self.known.setdefault((task.name, branch), None)
+                answer = self.known.setdefault((task.key, branch), None)
                 if answer is not None:
                     self.desk.answered.put(answer)
         if not new:
@@ -162,7 +150,7 @@ class _Service:
             thread.start()
 
     def tell_room(self, task: ProbeTask, count: int) -> None:
-        groups = groups_beside(_nodes(), resources_of(self.compute), workers=task.workers)
+        groups = groups_beside(nodes(), resources_of(self.compute), workers=task.workers)
         if groups < count and not self.told_room:
             self.told_room = True
             wait = "take turns" if groups > 0 else "wait for other machines"
@@ -173,23 +161,23 @@ class _Service:
 
     def train(self, task: ProbeTask, branch: str, reference: Any) -> None:
         """One probe, however often it takes."""
-        answer = Answer(task=task.name, branch=branch)
+        answer = Answer(task=task.key, branch=branch)
         for restarts_left in range(self.compute.restarts, -1, -1):
             try:
-                answer = Answer(task=task.name, branch=branch, state=self.attempt(task, branch, reference))
+                answer = Answer(task=task.key, branch=branch, state=self.attempt(task, branch, reference))
                 break
             except _StoppedError:
                 return
             except Exception as error:  # Whatever it is, the run must hear of it: it waits.
                 if self.stopped.is_set():
                     return
-                what, why = f"the probe of {branch} of {task.name}", _reason(error)
-                answer = Answer(task=task.name, branch=branch, error=f"{what} failed: {why}")
+                what, why = f"the probe of {branch} of {task.name}", reason_of(error)
+                answer = Answer(task=task.key, branch=branch, error=f"{what} failed: {why}")
                 if restarts_left:
                     self.say(f"{what} starts again: {why}")
         with self.lock:
-            if (task.name, branch) in self.known:
-                self.known[(task.name, branch)] = answer
+            if (task.key, branch) in self.known:
+                self.known[(task.key, branch)] = answer
                 self.desk.answered.put(answer)
 
     def attempt(self, task: ProbeTask, branch: str, reference: Any) -> State:
@@ -199,19 +187,21 @@ class _Service:
         actors: list[Any] = []
         try:
             while not group.wait(POLL_S):
-                self.require_wanted()
+                self.require_wanted(task, branch)
             kind = ray.remote(num_cpus=worker["CPU"], num_gpus=worker.get("GPU", 0))(_ProbeWorker)
             for rank in range(task.workers):
                 place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
                 actors.append(kind.options(scheduling_strategy=place).remote())
-            (meeting,) = self.all_of([actors[0].open_meeting.remote()])
+            (meeting,) = self.all_of([actors[0].open_meeting.remote()], task, branch)
             found = self.all_of(
                 [
                     actor.work.remote(
                         reference, branch, data=self.data, compute=self.compute, rank=rank, meeting=meeting
                     )
                     for rank, actor in enumerate(actors)
-                ]
+                ],
+                task,
+                branch,
             )
             return found[0]
         finally:
@@ -219,17 +209,18 @@ class _Service:
                 ray.kill(actor)
             remove_placement_group(group)
 
-    def all_of(self, references: Sequence[Any]) -> list[Any]:
+    def all_of(self, references: Sequence[Any], task: ProbeTask, branch: str) -> list[Any]:
         """What they refer to; the first that fails ends the wait for the others, who may wait for it in vain."""
         waiting = list(references)
         while waiting:
-            self.require_wanted()
+            self.require_wanted(task, branch)
             done, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_S)
             ray.get(done)
         return ray.get(list(references))
 
-    def require_wanted(self) -> None:
-        if self.stopped.is_set():
+    def require_wanted(self, task: ProbeTask, branch: str) -> None:
+        """Leave off where the job ends, and where the run has asked for other probes by now."""
+        if self.stopped.is_set() or (task.key, branch) not in self.known:
             raise _StoppedError
 
 
@@ -275,18 +266,4 @@ class _ProbeWorker:
 
 def workers_here(compute: ComputeConfig) -> int:
     """Workers, of the run and of groups together, that this node may hold at a time: so many share what it has."""
-    own = ray.get_runtime_context().get_node_id()
-    return max(1, room([node["Resources"] for node in ray.nodes() if node["NodeID"] == own], resources_of(compute)))
-
-
-def _nodes() -> list[dict[str, float]]:
-    """What the nodes of the cluster hold."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _reason(error: Exception) -> str:
-    """Why a group failed, in a line."""
-    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
-        return "a worker of its group was lost"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return max(1, room([node_here()], resources_of(compute)))

@@ -35,8 +35,15 @@ class ProbeTask:
 
     @property
     def name(self) -> str:
-        """Tells these probes from all others of the same list of runs."""
+        """Of these probes, in lines about them."""
         return f"{self.run} from epoch {self.ahead.start_epoch}"
+
+    @property
+    def key(self) -> str:
+        """Tells these probes from all others of the same list of runs: a run that goes on with another number of
+        workers asks for other ones.
+        """
+        return f"{self.name} on {self.workers} workers"
 
 
 Arrivals = Callable[[], Mapping[str, State]]

@@ -9,7 +9,9 @@ and an execution then begins in milliseconds, where actors would each import tor
 of the CPUs that training leaves.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -22,31 +24,20 @@ from ray.data import ExecutionResources, TaskPoolStrategy
 
 from gblend.batches import Batch, collate
 from gblend.clip_dataset import ClipDataset, Draw
-from gblend.config import ComputeConfig
 from gblend.data import RunData
+from gblend.feeder import Failure
 
 Columns = dict[str, np.ndarray]
 """One value a clip: ``position``, ``enlarged``, and by key ``labels.KEY``, ``arrays.NAME``, ``present.NAME``."""
 
+FAILURE = "failure"
+"""The one column in place of those of a batch that could not be read."""
+
+OPEN_SETS = 8
+"""Sets of clips that a process of Ray's keeps open: splits, and the modalities of branches."""
+
 AHEAD = 2
 """Batches that are on their way to a worker while it trains on another."""
-
-
-def readers_each(compute: ComputeConfig) -> int:
-    """How many CPUs read for each training worker: an equal share of those that training leaves.
-
-    Raises:
-        ValueError: There are fewer than one for each.
-    """
-    there = ray.cluster_resources().get("CPU", 0.0)
-    left = there - compute.workers * compute.cpus_per_worker
-    if left < compute.workers:
-        raise ValueError(
-            f"ingest ray reads clips on CPUs beside those of training, one a worker at least: of {there:g} CPUs in the "
-            f"cluster {compute.workers} workers with {compute.cpus_per_worker:g} each leave {max(left, 0.0):g}; add "
-            "CPU nodes, use fewer workers, or leave ingest at torch"
-        )
-    return int(left // compute.workers)
 
 
 def feed_from_ray(data: RunData, *, readers: int) -> None:
@@ -80,21 +71,32 @@ class RayFeeder:
             num_cpus=1,
         )
         parts = made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=AHEAD)
-        for columns in recut(cast(Iterable[Columns], parts), [len(batch) for batch in draws]):
+        for columns in recut(_whole(cast(Iterable[Columns], parts)), [len(batch) for batch in draws]):
             yield _batch(columns)
 
 
 def _cut(asked: pa.Table, *, clips: ray.ObjectRef, modalities: tuple[str, ...]) -> Columns:
-    """The windows of a batch, in a process of Ray's."""
-    source = _opened(clips, modalities)
-    batch = collate([source[draw] for draw in _draws(asked)])
+    """The windows of a batch, in a process of Ray's; or what went wrong, which Ray would drown in advice."""
+    try:
+        source = _opened(clips, modalities)
+        batch = collate([source[draw] for draw in _draws(asked)])
+    except Exception as error:
+        return {FAILURE: np.array([json.dumps(asdict(Failure.of(error)))])}
     parts = {"labels": batch.labels, "arrays": batch.arrays, "present": batch.present}
     columns = {f"{part}.{key}": values for part, named in parts.items() for key, values in named.items()}
     columns |= {"position": batch.position, "enlarged": batch.enlarged}
     return {key: values.numpy() for key, values in columns.items()}
 
 
-@lru_cache(maxsize=8)
+def _whole(parts: Iterable[Columns]) -> Iterator[Columns]:
+    """The same parts, up to one that is a failure, which is raised."""
+    for part in parts:
+        if FAILURE in part:
+            raise Failure(**json.loads(str(part[FAILURE][0]))).as_error()
+        yield part
+
+
+@lru_cache(maxsize=OPEN_SETS)
 def _opened(clips: ray.ObjectRef, modalities: tuple[str, ...]) -> ClipDataset:
     """A set of clips, its files open for the tasks that come to this process later."""
     torch.set_num_threads(1)

@@ -5,33 +5,35 @@ configuration and seed. A finished one is read back and one that was stopped goe
 command given again, continues the list where it was interrupted.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import ray.train
 import ray.train.torch
 import torch
-from ray.util.queue import Empty, Queue
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from gblend.batches import training_batches
+from gblend.cluster import hint, node_here, nodes, require_room
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.cost import branch_epochs
 from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
 from gblend.heads import of_each_task
+from gblend.lines import Lines, printed, reason_of
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
-from gblend.placement import resources_of
+from gblend.placement import readers_each, require_torch_ingest, resources_of
 from gblend.prepare import prepare
-from gblend.probe_groups import probe_groups, require_room, workers_here
-from gblend.ray_feeder import feed_from_ray, readers_each
+from gblend.probe_groups import probe_groups, workers_here
+from gblend.ray_feeder import OPEN_SETS, feed_from_ray
 from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
@@ -149,14 +151,15 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
-        ValueError: Probes are to be spread, and there is no room for a second group of workers; or Ray Data is to read
-            clips, and training leaves it no CPUs.
+        ValueError: There is no room for the workers, for a second group of them where probes are to be spread, or for
+            Ray Data where it is to read clips, and nothing that adds nodes.
     """
     spread = plan.config.blend.probes == "spread" and any(run.method == "online" for run in plan.places)
-    if compute.ingest == "ray":
-        readers_each(compute)  # or says that there is no room for any
     if spread:
-        require_room(compute)
+        require_torch_ingest(compute)
+    require_room(compute, spread=spread)
+    if (line := hint(compute)) is not None:
+        _say(line)
     with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
         in_group(_work, {"plan": plan, "compute": compute, "desk": desk}, compute, storage=storage)
 
@@ -173,7 +176,9 @@ def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) ->
 
     Raises:
         RuntimeError: As `train_runs`.
+        ValueError: There is no room for the workers, and nothing that adds nodes.
     """
+    require_room(compute, spread=False)
     in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
 
 
@@ -199,29 +204,41 @@ def in_group(
     """
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
     name = f"{RAY_PREFIX}{time.time_ns()}"
-    lines = Queue(actor_options={"num_cpus": 0})
-    trainer = ray.train.torch.TorchTrainer(
-        work,
-        train_loop_config={**settings, "lines": lines},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
-            use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker=resources_of(compute),
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=storage,
-            failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
-            callbacks=list(callbacks),
-        ),
-    )
-    with _forward(lines):
+    fs, root = fsspec.core.url_to_fs(storage)
+    with printed(_say) as lines:
+        trainer = ray.train.torch.TorchTrainer(
+            work,
+            train_loop_config={**settings, "lines": lines},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
+                use_gpu=compute.gpus_per_worker > 0,
+                resources_per_worker=resources_of(compute),
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=root,
+                storage_filesystem=PyFileSystem(FSSpecHandler(fs)),
+                failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
+                callbacks=[*callbacks, *([_Failures(lines)] if compute.restarts else [])],
+            ),
+        )
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise RuntimeError(_cause(error)) from error
+            raise RuntimeError(reason_of(error)) from error
         finally:
             delete_ray_directories(storage)
+
+
+class _Failures(ray.train.UserCallback):
+    """Says why a group is started again: Ray's own lines about it go to a log file."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in sorted(worker_exceptions.items()):
+            self.lines.put(f"worker {rank} failed: {reason_of(error)}")
 
 
 def delete_ray_directories(storage: str) -> None:
@@ -263,9 +280,11 @@ def open_data(
     """What a worker of a group trains on, and where; ``here`` workers share the cache of its node."""
     torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
     device = ray.train.torch.get_device()
+    if compute.ingest == "ray":
+        here = OPEN_SETS * max(1, int(node_here().get("CPU", 0.0)))  # Any CPU of a node may come to read any set.
     loaded = load_run_data(data, config, Feeding.of(compute, device=device, workers_here=here))
     if compute.ingest == "ray":
-        feed_from_ray(loaded, readers=readers_each(compute))
+        feed_from_ray(loaded, readers=readers_each(nodes(), compute))
     if ray.train.get_context().get_world_rank() == 0:
         line = tight_cache([loaded.train, loaded.heldout, *loaded.splits.values()])
         if line is not None:
@@ -295,31 +314,3 @@ def describe(result: RunResult) -> str:
     scores = ", ".join(f"{split} {score.value:.3f}" for split, score in judged.items())
     together = " of all tasks together" if len(of_each_task(result.heads)) > 1 else ""
     return f"{result.method} seed {result.seed}: {result.primary} {metric}{together} {scores}, {result.seconds:.0f} s"
-
-
-@contextmanager
-def _forward(lines: Queue) -> Iterator[None]:
-    """Print what workers say, while the driver waits in `fit`: their own output goes to log files of their node."""
-    done = threading.Event()
-
-    def forward() -> None:
-        while not done.is_set() or not lines.empty():
-            try:
-                _say(lines.get(timeout=0.5))
-            except Empty:
-                continue
-
-    thread = threading.Thread(target=forward, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=10.0)
-        lines.shutdown()
-
-
-def _cause(error: BaseException) -> str:
-    """The line of a training failure that says what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

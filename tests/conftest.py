@@ -1,6 +1,5 @@
 """Fixtures shared by all tests: a private Ray cluster, an S3 server, and the media files beside the checkout."""
 
-import functools
 import os
 import re
 import socket
@@ -19,36 +18,32 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 
-RAY = re.compile(r"\b(ray_session|undisturbed|pytest\.mark\.slow)\b")
-"""What a test file that starts Ray mentions."""
+ORDER = ("ray", "undisturbed", "slow", "other")
+"""Kinds of tests, those that take longest first: two test processes end at about the same time."""
 
 
-@functools.cache
-def starts_ray(file: Path) -> bool:
-    return RAY.search(file.read_text()) is not None
+def kind_of(item: pytest.Item) -> str:
+    """Which of `ORDER` a test is."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "ray_session" in fixtures:
+        return "ray"
+    if "undisturbed" in fixtures:
+        return "undisturbed"
+    return "slow" if item.get_closest_marker("slow") is not None else "other"
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With two test processes (`pytest -n 2`), one has all files that start Ray, and the others go file by file.
-
-    Two clusters on two cores would be in each other's way.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OneRay(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "ray" if starts_ray(config.rootpath / file) else file
-
-    config.option.loadscopereorder = False
-    return OneRay(config, log)
-
-
+@pytest.hookimpl(tryfirst=True)  # Before xdist looks at the groups.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One of several test processes: Ray comes first, because it takes longest."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not starts_ray(item.path))
+    """With two test processes (``make test``), each expensive fixture of the session is made in one of them only.
+
+    One process has all tests on the cluster they share, one those beside an undisturbed job; others go file by file.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=lambda item: ORDER.index(kind_of(item)))
+    for item in items:
+        kind, file = kind_of(item), item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(kind if kind in ("ray", "undisturbed") else file))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

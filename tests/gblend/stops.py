@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,5 +140,12 @@ def assert_same_files(found: Path, expected: Path, *, but: Container[str] = ()) 
             assert values.keys() == others.keys()
             for key, tensor in values.items():
                 assert torch.equal(tensor, others[key]), f"{name}: {key}"
+        elif name.endswith(".npz"):  # The same arrays are other bytes where a file was written without seeking.
+            arrays, others = (dict(np.load(each)) for each in (path, other[name]))
+            assert arrays.keys() == others.keys()
+            for key, values in arrays.items():
+                assert values.dtype == others[key].dtype, f"{name}: {key}"
+                assert values.shape == others[key].shape, f"{name}: {key}"
+                assert values.tobytes() == others[key].tobytes(), f"{name}: {key}"
         else:
             assert path.read_bytes() == other[name].read_bytes(), name

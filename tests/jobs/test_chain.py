@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -19,14 +20,14 @@ from gblend.data import load_run_data
 from gblend.methods import RunSpec
 from gblend.runner import Runner
 from gblend.runs import load_runs
-from gblend.worker import make_plan, train_runs
+from gblend.worker import RAY_PREFIX, make_plan, train_runs
 from jobs.cli import main
 from jobs.compare import compare
 from jobs.manifest import manifest
 from jobs.preprocess import preprocess
 from jobs.train import train
 from schemas.features import FlowSpec, RgbSpec
-from tests.gblend.stops import assert_same_run
+from tests.gblend.stops import assert_same_files, assert_same_run
 from tests.media import gray_level, steady, tone, write_media
 
 LABELS = ("low", "middle", "high")
@@ -42,6 +43,10 @@ CONFIG = TrainConfig(
     optim=OptimConfig(name="adamw", learning_rate=0.02),
     blend=BlendConfig(holdout_share=0.25, first_epochs=1, next_epochs=1),
 )
+
+
+UP_TO_THREE = ComputeConfig(workers=3, min_workers=1)
+"""The cluster has room for two of them."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def data(tmp_path_factory, ray_session) -> str:
 @pytest.fixture(scope="module")
 def comparison(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("comparison")
-    report = compare(config=CONFIG, data=data, out=str(out), seeds=(0,), compute=ComputeConfig(workers=2))
+    report = compare(config=CONFIG, data=data, out=str(out), seeds=(0,), compute=UP_TO_THREE)
     assert report == f"{out}/report.html"
     return out
 
@@ -92,6 +97,11 @@ def test_every_method_is_in_the_table_and_the_report(comparison):
     page = (comparison / "report.html").read_text()
     for method in METHODS:
         assert method in page
+
+
+@pytest.mark.slow
+def test_of_the_workers_allowed_those_train_that_there_is_room_for(comparison):
+    assert {run.result.workers for run in load_runs(str(comparison)) if "ensemble" not in run.result.method} == {2}
 
 
 @pytest.mark.slow
@@ -122,25 +132,53 @@ def test_offline_took_its_start_and_end_losses_from_the_baselines(comparison):
 def test_a_second_comparison_keeps_the_finished_runs(comparison, data):
     before = {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/result.json")}
     assert len(before) == len(METHODS)
-    compare(config=CONFIG, data=data, out=str(comparison), seeds=(0,), compute=ComputeConfig(workers=2))
+    compare(config=CONFIG, data=data, out=str(comparison), seeds=(0,), compute=UP_TO_THREE)
     assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("runs/*/result.json")}
 
 
+@pytest.fixture(scope="module")
+def trained(data, s3_client, tmp_path_factory) -> Path:
+    """A copy of an offline run of one worker, fed by Ray Data. Clips and run are on S3."""
+    s3_client.create_bucket(Bucket="chain")
+    for file in Path(data).rglob("*"):
+        if file.is_file():
+            s3_client.upload_file(str(file), "chain", f"data/{file.relative_to(data)}")
+    place = tmp_path_factory.mktemp("trained")
+    compute = ComputeConfig(workers=1, ingest="ray", cache_dir=str(place / "cache"))
+    config = replace(CONFIG, epochs=1)
+    out = train(config=config, data="s3://chain/data", out="s3://chain/run", method="offline", compute=compute)
+    assert out == "s3://chain/run"
+    fsspec.filesystem("s3").get("chain/run/", str(place / "run"), recursive=True)
+    return place / "run"
+
+
 @pytest.mark.slow
-def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(data, tmp_path):
-    config, compute = replace(CONFIG, epochs=1), ComputeConfig(workers=1)
-    out = train(config=config, data=data, out=str(tmp_path / "run"), method="offline", compute=compute)
-    names = {path.name for path in Path(out).iterdir()}
+def test_train_writes_one_run_with_its_report_and_keeps_the_probes_below_it(trained):
+    names = {path.name for path in trained.iterdir()}
     assert names >= {"config.json", "history.jsonl", "weights.jsonl", "result.json", "checkpoint.pt", "report.html"}
-    probes = {path.name for path in (Path(out) / "probes").iterdir()}
+    probes = {path.name for path in (trained / "probes").iterdir()}
     assert probes == {"uni-rgb-s0", "uni-logmel-s0", "naive-s0"}
+
+
+@pytest.mark.slow
+def test_nothing_but_the_run_is_left_in_its_place(trained):
+    assert [path.name for path in trained.iterdir() if path.name.startswith(RAY_PREFIX)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["uni:rgb", "naive"])
+def test_a_run_on_s3_fed_by_ray_data_is_the_one_fed_by_its_own_worker(trained, data, tmp_path, method):
+    config, run = replace(CONFIG, epochs=1), RunSpec(method=method, seed=0)
+    Runner(data=load_run_data(data, config), config=config, data_path=data).run(run, str(tmp_path / "own"))
+    # Where the clips are is in its settings.
+    assert_same_files(trained / "probes" / run.name, tmp_path / "own", but=("config.json",))
 
 
 @pytest.mark.slow
 def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
     shard = next(Path(data).glob("train/*/rgb.arrow"))
     whole = shard.read_bytes()
-    alone = ComputeConfig(workers=1, restarts=0)
+    alone = ComputeConfig(workers=1, restarts=0, ingest="ray")
     plan = make_plan(data, CONFIG, ["uni:rgb"], [0], compute=alone, place=lambda run: str(tmp_path / run.name))
     try:
         shard.write_bytes(whole[: len(whole) // 2])
@@ -152,20 +190,10 @@ def test_a_worker_that_fails_becomes_one_readable_error(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_fed_by_ray_data_is_the_one_fed_by_its_own_worker(data, tmp_path):
-    config, run = replace(CONFIG, epochs=1), RunSpec(method="uni:rgb", seed=0)
-    Runner(data=load_run_data(data, config), config=config, data_path=data).run(run, str(tmp_path / "own"))
-    compute = ComputeConfig(workers=1, ingest="ray")
-    plan = make_plan(data, config, [run.method], [0], compute=compute, place=lambda run: str(tmp_path / "fed"))
-    train_runs(plan, compute, storage=str(tmp_path / "ray"))
-    assert_same_run(tmp_path / "fed", tmp_path / "own")
-
-
-@pytest.mark.slow
 def test_ray_data_without_a_cpu_for_each_worker_is_refused_with_the_remedy(data, tmp_path):
-    compute = ComputeConfig(workers=2, cpus_per_worker=8.0, ingest="ray")
+    compute = ComputeConfig(workers=2, ingest="ray")
     plan = make_plan(data, CONFIG, ["uni:rgb"], [0], compute=compute, place=lambda run: str(tmp_path / run.name))
-    with pytest.raises(ValueError, match=r"2 workers with 8 each leave 0; add CPU nodes, use fewer workers, or leave"):
+    with pytest.raises(ValueError, match=r"2 workers with 1 each leave 0; add CPU nodes, use fewer workers, or leave"):
         train_runs(plan, compute, storage=str(tmp_path / "ray"))
 
 
@@ -199,7 +227,10 @@ def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparis
     with killing_a_worker(place) as killed:
         train_runs(plan, ComputeConfig(workers=2, restarts=1, checkpoint_every=1), storage=str(tmp_path / "ray"))
     assert len(killed) == 1
-    assert "online seed 0 was stopped and goes on: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "failed: " in said
+    assert "online seed 0 was stopped and goes on: " in said
+    print(said)
     assert_same_run(place, comparison / "runs" / "online-s0")
 
 
