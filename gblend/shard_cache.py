@@ -102,6 +102,10 @@ class ShardCache:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not _is_at(descriptor, part):
                     continue  # Whoever had the lock before has finished the file, or given it up.
+                if (there := self._held(file)) is not None:  # It was finished just before this one was begun.
+                    os.close(there)
+                    os.unlink(part)
+                    continue
                 self._make_room(file, descriptor)
                 self._download(file, descriptor)
                 os.utime(descriptor, ns=(time.time_ns(), CHECKED_NS))

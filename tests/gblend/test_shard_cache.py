@@ -158,6 +158,21 @@ def test_of_several_processes_that_want_a_file_one_fetches_it(source, tmp_path, 
     assert log.read_text() == "download\n"
 
 
+def test_a_file_that_another_finished_in_the_meantime_is_not_fetched_again(source, tmp_path, monkeypatch):
+    file, cache, opened = put(source, "a"), make_cache(tmp_path), os.open
+
+    def late(path, *args, **given) -> int:
+        if str(path).endswith(".part"):
+            monkeypatch.undo()
+            cache.fetch(file)
+            fsspec.filesystem("memory").rm("/source/a")
+        return opened(path, *args, **given)
+
+    monkeypatch.setattr(os, "open", late)
+    cache.fetch(file)
+    assert names(tmp_path) == {name(file)}
+
+
 def test_the_least_recently_used_file_goes_first(source, tmp_path):
     a, b, c = (put(source, n) for n in "abc")
     cache = make_cache(tmp_path, files=2)
