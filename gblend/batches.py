@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gblend.clip_dataset import ClipDataset, Draw, Sample, WindowDataset
+from gblend.viewed import ViewedClips
 
 _BY_NAME = ("labels", "arrays", "present")
 
@@ -135,6 +136,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _load(data: WindowDataset, draws: list[list[Draw]]) -> Iterator[Batch]:
-    if isinstance(data, ClipDataset) and data.feed is not None:
+    if isinstance(data, ClipDataset | ViewedClips) and data.feed is not None:
         return data.feed(data.modalities, draws)
     return (collate([data[draw] for draw in batch]) for batch in draws)

@@ -87,6 +87,10 @@ class ClipDataset(Dataset):
         """Modalities that a window takes: those it brings, and pictures and motion, which say where it may lie."""
         return tuple(name for name in self.reader.modalities if name in self.modalities or name in ("rgb", "flow"))
 
+    def shard_of(self, position: int) -> str:
+        """Where a clip is stored."""
+        return self.index.shards[position]
+
     def to_read(self) -> "ClipDataset":
         """The same clips without what only people read of them: what travels to another process."""
         lean = copy.copy(self)

@@ -4,14 +4,18 @@ Probabilities are averaged over the windows of a clip head by head, and the head
 from its central windows, when the run was trained. With the central window alone these are the run's own scores.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from gblend import collective
 from gblend.clip_choice import apply_missing_policy, require_resolution
 from gblend.clips import ClipReader, read_dataset_info, read_index
+from gblend.cost import SAY_EVERY_S, duration
+from gblend.feeder import Feeder, Feeding
 from gblend.heads import head_name, key_of
 from gblend.joint import Outputs, score_branches, score_ways
 from gblend.labels import leave_out_unlabelled
@@ -20,6 +24,7 @@ from gblend.model import BlendModel
 from gblend.outputs import HeadOutputs
 from gblend.records import REFIT, HeadScore
 from gblend.run_inputs import require_fit
+from gblend.shard_files import ShardFiles
 from gblend.trained import Trained, load_trained
 from gblend.viewed import Seen, ViewedClips
 from gblend.views import Views, mean_over_views
@@ -82,8 +87,17 @@ class SplitData:
     """Clips without a label for any task."""
 
 
-def open_evaluation(run: str, data: str, split: str, views: Views) -> tuple[Trained, SplitData]:
+def open_evaluation(
+    run: str, data: str, split: str, views: Views, feeding: Feeding | None = None
+) -> tuple[Trained, SplitData]:
     """A finished run, and the clips of a split as it sees them: chosen as for its own scores.
+
+    Args:
+        run: Run directory.
+        data: Data set directory.
+        split: Its split.
+        views: Windows of every clip.
+        feeding: How batches get here; None: read on the spot. It decides nothing in them.
 
     Raises:
         ValueError: The run is not finished or has no network, the data set does not fit it, the split has no clip that
@@ -94,32 +108,37 @@ def open_evaluation(run: str, data: str, split: str, views: Views) -> tuple[Trai
     inputs, config = trained.inputs, trained.config
     require_fit(info, inputs, data=data)
     require_resolution(info.features, config)
-    index, unlabelled = leave_out_unlabelled(read_index(data, info, split, inputs.modalities), split)
+    files = ShardFiles(data, None if feeding is None else feeding.cache)
+    index, unlabelled = leave_out_unlabelled(read_index(files, info, split, inputs.modalities), split)
     index, excluded = apply_missing_policy(index, config, split)
     clips = ViewedClips(
         index,
-        ClipReader(data, info, inputs.modalities),
+        ClipReader(files, info, inputs.modalities),
         Seen(views=views, input=config.input, spec=info.features, columns=inputs.columns),
         tasks=inputs.by_key,
         modalities=inputs.modalities,
     )
+    if feeding is not None:
+        clips.feed = partial(Feeder({split: clips}, feeding).batches, split)
     return trained, SplitData(path=data, split=split, clips=clips, excluded=excluded, unlabelled=unlabelled)
 
 
 def evaluate(trained: Trained, data: SplitData, *, say: Callable[[str], object] = lambda _: None) -> Evaluation:
     """Score a run on a split; on several workers all of them together, each clip on one of them.
 
-    ``say`` is told now and then how far it is, on worker 0.
+    ``say`` is told once a minute how far it is and how long it will take, on worker 0.
     """
     total = len(data.clips.index) * (1 if trained.refitted is None else 2)
-    done = 0
+    done, started_s = 0, time.monotonic()
+    said_s = started_s
 
     def outputs_of(model: BlendModel) -> Outputs:
         def after(clips: int) -> None:
-            nonlocal done
-            done += clips
-            if collective.rank() == 0:
-                say(f"evaluate: {done / total:.0%} of {data.split}")
+            nonlocal done, said_s
+            done, now_s = done + clips, time.monotonic()
+            if collective.rank() == 0 and now_s - said_s >= SAY_EVERY_S and done < total:
+                said_s, left_s = now_s, (now_s - started_s) / done * (total - done)
+                say(f"evaluate: {done / total:.0%} of {data.split}, about {duration(left_s)} left")
 
         found = measure_views(model, data.clips, spec=trained.spec, after=after)
         return {key: {data.split: outputs} for key, outputs in found.items()}

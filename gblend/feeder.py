@@ -28,7 +28,11 @@ from gblend.clip_dataset import ClipDataset, Draw, Sample, WindowDataset
 from gblend.config import ComputeConfig
 from gblend.prefetch import Prefetch
 from gblend.shard_cache import GIB, ShardCache
+from gblend.viewed import ViewedClips
 from schemas import feature_file
+
+Clips = ClipDataset | ViewedClips
+"""What is read: one window of each clip, or all."""
 
 Request = tuple[str, tuple[str, ...], Draw]
 """Name of a set, the modalities wanted, and the window."""
@@ -98,7 +102,7 @@ def tight_cache(sets: Iterable[WindowDataset]) -> str | None:
 class Feeder:
     """Batches of several sets of clips, from processes that they share."""
 
-    def __init__(self, sets: Mapping[str, ClipDataset], feeding: Feeding) -> None:
+    def __init__(self, sets: Mapping[str, Clips], feeding: Feeding) -> None:
         self._source = _Sets({name: clips.to_read() for name, clips in sets.items()})
         self._feeding = feeding
         self._requests = _Requests()
@@ -145,7 +149,7 @@ class Feeder:
         if (cache := clips.reader.files.cache) is None:
             yield lambda step: None
             return
-        steps = [[(clips.index.shards[i], feature_file(m)) for i, _ in batch for m in clips.reads] for batch in draws]
+        steps = [[(clips.shard_of(i), feature_file(m)) for i, _ in batch for m in clips.reads] for batch in draws]
         prefetch = Prefetch(clips.reader.files, steps, ahead_bytes=cache.mapped_bytes)
         try:
             yield prefetch.reached
@@ -188,11 +192,11 @@ class _Requests:
 class _Sets:
     """All sets of clips by name, as one set of requests."""
 
-    def __init__(self, sets: Mapping[str, ClipDataset]) -> None:
+    def __init__(self, sets: Mapping[str, Clips]) -> None:
         self._sets = dict(sets)
-        self._parts: dict[tuple[str, tuple[str, ...]], ClipDataset] = {}
+        self._parts: dict[tuple[str, tuple[str, ...]], Clips] = {}
 
-    def part(self, name: str, modalities: tuple[str, ...]) -> ClipDataset:
+    def part(self, name: str, modalities: tuple[str, ...]) -> Clips:
         """A set, bringing these modalities."""
         part = self._parts.get((name, modalities))
         if part is None:

@@ -294,9 +294,12 @@ def open_data(
 
 def _score(settings: dict) -> None:
     job: EvaluationJob = settings["job"]
-    torch.set_num_threads(max(1, int(settings["compute"].cpus_per_worker)))
-    trained, data = open_evaluation(job.run, job.data, job.split, job.views)
-    trained.to(ray.train.torch.get_device())
+    compute: ComputeConfig = settings["compute"]
+    torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
+    device, here = ray.train.torch.get_device(), ray.train.get_context().get_local_world_size()
+    feeding = Feeding.of(compute, device=device, workers_here=here)
+    trained, data = open_evaluation(job.run, job.data, job.split, job.views, feeding)
+    trained.to(device)
     found = evaluate(trained, data, say=settings["lines"].put)
     if ray.train.get_context().get_world_rank() == 0:
         write_json(job.out, to_json(found))

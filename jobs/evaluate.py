@@ -17,6 +17,7 @@ from gblend.scores import metric_words
 from gblend.table_text import aligned, decimal
 from gblend.views import Crops, Views
 from gblend.worker import EvaluationJob, evaluate_run
+from jobs.cache import with_cache
 from jobs.cli import JobError
 from jobs.cli import run as run_job
 from jobs.places import absolute
@@ -36,6 +37,9 @@ def evaluate(
     workers: int = COMPUTE.workers,
     gpus_per_worker: float = COMPUTE.gpus_per_worker,
     cpus_per_worker: float = COMPUTE.cpus_per_worker,
+    loader_processes: int = COMPUTE.loader_processes,
+    cache_dir: str | None = COMPUTE.cache_dir,
+    cache_gib: float = COMPUTE.cache_gib,
 ) -> str:
     """Score every head of a finished run, and every way of predicting with them, on several windows of every clip.
 
@@ -50,6 +54,10 @@ def evaluate(
         workers: Processes that share the clips.
         gpus_per_worker: GPUs each of them holds; 0 computes on the CPU.
         cpus_per_worker: CPU cores each of them holds; also its threads.
+        loader_processes: Processes of each of them that decode clips while it computes, on its cores; 0: between
+            batches.
+        cache_dir: Where each node keeps copies of a data set that is not on a path, as for `gblend train`.
+        cache_gib: What all copies in it may take together.
     """
     run = absolute(run)
     own = str(load_run(run).config.get("data", ""))
@@ -57,7 +65,16 @@ def evaluate(
     if not (data or own):
         raise ValueError(f"{run} does not say which data set it was trained on; name one with --data")
     data, views = absolute(data) if data else own, Views(clips=clips, crops=crops)
-    compute = replace(COMPUTE, workers=workers, gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker)
+    compute = replace(
+        COMPUTE,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        loader_processes=loader_processes,
+        cache_dir=cache_dir,
+        cache_gib=cache_gib,
+    )
+    compute = with_cache(compute, data)
     other = "" if data == own else f"{data.rpartition('/')[2]}-"
     out = absolute(out) if out else f"{run}/evaluation/{other}{split}-{views.name}.json"
     open_evaluation(run, data, split, views)  # What does not fit must not cost the start of a worker group.

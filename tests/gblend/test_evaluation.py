@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -12,12 +13,15 @@ import torch
 from gblend import viewed
 from gblend.clips import ClipReader, read_dataset_info
 from gblend.evaluation import evaluate, measure_views, open_evaluation, shared_order
+from gblend.feeder import Feeding
 from gblend.inputs import Window, cut_window, to_inputs
 from gblend.runs import load_run
+from gblend.shard_cache import ShardCache
 from gblend.trained import load_trained
 from gblend.views import Views
 from schemas import Task
 from tests.gblend.evaluated import ACTION, CONFIG, EVENT, train_on, write_noisy
+from tests.gblend.shards import write_done
 
 ONE = Views(clips=1)
 
@@ -103,10 +107,50 @@ def test_every_image_is_decoded_once_for_all_windows_of_its_clip(equal, data, mo
     trained, test = open_evaluation(equal, data, "test", Views(clips=10, crops="three"))
     decoded = []
     decode = viewed.decode_image
-    monkeypatch.setattr(viewed, "decode_image", lambda image, name: decoded.append(1) or decode(image, name))
+    monkeypatch.setattr(viewed, "decode_image", lambda image, name: decoded.append(bytes(image)) or decode(image, name))
     measure_views(trained.model, test.clips, spec=trained.spec)
-    # Five clips of 8 fields and as many frames (no window shows the ninth), one of 2 and 1, one of 1.
-    assert len(decoded) == 5 * 16 + 3 + 1
+    assert len(decoded) == len(set(decoded))
+    # Five clips of 8 fields and as many frames, one of 2 and 1, one of 1. The check of types that tests run with looks
+    # at an image of each clip by chance, which may be the ninth, that no window shows.
+    assert 5 * 16 + 3 + 1 <= len(decoded) <= 5 * 17 + 3 + 1
+
+
+def test_loader_processes_change_no_bit(equal, data):
+    views = Views(clips=3)
+    alone, fed = (
+        evaluate(*open_evaluation(equal, data, "test", views, feeding)) for feeding in (None, Feeding(processes=2))
+    )
+    assert fed == alone
+
+
+def test_data_elsewhere_are_read_through_the_cache_of_the_node_each_file_once(equal, data, tmp_path, monkeypatch):
+    write_done(Path(data))
+    fs = fsspec.filesystem("memory")
+    fs.put(data, "/evaluated", recursive=True)
+    opened, at_source = [], type(fs).open
+
+    def counted(self, place, *args, **given):
+        opened.append(place)
+        return at_source(self, place, *args, **given)
+
+    monkeypatch.setattr(type(fs), "open", counted)
+    cache = ShardCache(str(tmp_path / "cache"), limit_bytes=2**30)
+    try:
+        found = evaluate(*open_evaluation(equal, "memory://evaluated", "test", ONE, Feeding(cache=cache)))
+    finally:
+        fs.rm("/evaluated", recursive=True)
+    assert found.heads == evaluate(*open_evaluation(equal, data, "test", ONE)).heads
+    shards = sorted(place for place in opened if place.endswith(".arrow"))
+    assert len(shards) == len(set(shards)) == 2 * 4  # clips, frames, flow and log-mel of two shards
+
+
+def test_how_long_it_will_take_is_said_once_a_minute(equal, data, monkeypatch):
+    monkeypatch.setattr("gblend.evaluation.PIECE_BYTES", 1)  # pieces of 16 and 8 clips, for both fused heads
+    now = iter([0.0, 61.0, 100.0, 130.0, 150.0])
+    monkeypatch.setattr("gblend.evaluation.time.monotonic", lambda: next(now))
+    said = []
+    evaluate(*open_evaluation(equal, data, "train", ONE), say=said.append)
+    assert said == ["evaluate: 33% of train, about 2 min left", "evaluate: 83% of train, about 26 s left"]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
