@@ -7,14 +7,18 @@ weighted sum of cross-entropies, a backward pass, an optimiser's step. It knows 
 kill and no random stream of its own. Both loops train on windows that were cut before, so that reading is in neither,
 in one process. They take turns, every turn of ours is compared with the mean of the plain ones just before and just
 after it, and the median of the ratios counts: of CPU time on a CPU, of wall time on a GPU, which is waited for.
+
+A second table shows how much of its time the loop waits for batches that are read from shards (`benchmarks.waiting`).
 """
 
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from benchmarks.loader import TASKS, write_clips
 from benchmarks.table import table
+from benchmarks.waiting import rows as rows_of_waiting
 from gblend.clip_dataset import Draw, Sample
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import RunData
@@ -213,6 +219,10 @@ def main() -> int:
         for heads in ("fused", "all")
     ]
     print(table(["modalities", "heads", "plain, ms a step", "ours", "lowest ratio", "median", "highest"], rows))
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_clips(Path(folder), given.clips)
+        waits = rows_of_waiting(data, TASKS, epochs=given.epochs, device=device)
+    print(table(["read from shards", "loader processes", "ms a step", "share of it waiting for data"], waits))
     ratio = min(row[5] for row in rows)
     print(f"training steps per second over a plain loop: {ratio:.3f} (budget {BUDGET_RATIO})")
     return int(given.check and ratio < BUDGET_RATIO)
