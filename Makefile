@@ -21,7 +21,7 @@ demo: venv
 	$(VENV)/bin/python -m jobs.demo --out demo-out
 
 test: lint types
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -n 2
 
 lint: venv
 	$(VENV)/bin/ruff check .

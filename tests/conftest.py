@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a private Ray cluster, an S3 server, and the media files beside the checkout."""
 
+import functools
 import os
 import re
 import socket
@@ -18,32 +19,40 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 
-ORDER = ("ray", "undisturbed", "slow", "other")
-"""Kinds of tests, those that take longest first: two test processes end at about the same time."""
+SHARED = ("ray_session", "undisturbed")
+"""Fixtures of the session that cost so much that only one of two test processes makes each."""
 
 
-def kind_of(item: pytest.Item) -> str:
-    """Which of `ORDER` a test is."""
-    fixtures = getattr(item, "fixturenames", ())
-    if "ray_session" in fixtures:
-        return "ray"
-    if "undisturbed" in fixtures:
-        return "undisturbed"
-    return "slow" if item.get_closest_marker("slow") is not None else "other"
+@functools.cache
+def kind_of(file: Path) -> str:
+    """Which of those fixtures a test file asks for; else whether it takes long ("slow"), or nothing."""
+    text = file.read_text()
+    for fixture in SHARED:
+        if re.search(rf"def \w+\([^)]*\b{fixture}\b", text):
+            return fixture
+    return "slow" if "pytest.mark.slow" in text else ""
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist looks at the groups.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With two test processes (`pytest -n 2`), each has all files that share such a fixture; others go one by one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharedFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            kind = kind_of(config.rootpath / file)
+            return kind if kind in SHARED else file
+
+    config.option.loadscopereorder = False
+    return BySharedFixture(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With two test processes (``make test``), each expensive fixture of the session is made in one of them only.
-
-    One process has all tests on the cluster they share, one those beside an undisturbed job; others go file by file.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    items.sort(key=lambda item: ORDER.index(kind_of(item)))
-    for item in items:
-        kind, file = kind_of(item), item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(kind if kind in ("ray", "undisturbed") else file))
+    """One of several test processes: what takes longest comes first, so that they end at about the same time."""
+    if hasattr(config, "workerinput"):
+        order = [*SHARED, "slow", ""]
+        items.sort(key=lambda item: order.index(kind_of(item.path)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
