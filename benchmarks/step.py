@@ -221,7 +221,7 @@ def main() -> int:
     print(table(["modalities", "heads", "plain, ms a step", "ours", "lowest ratio", "median", "highest"], rows))
     with tempfile.TemporaryDirectory() as folder:
         data = write_clips(Path(folder), given.clips)
-        waits = rows_of_waiting(data, TASKS, epochs=given.epochs, device=device)
+        waits = rows_of_waiting(data, TASKS[:2], epochs=given.epochs, device=device)
     print(table(["read from shards", "loader processes", "ms a step", "share of it waiting for data"], waits))
     ratio = min(row[5] for row in rows)
     print(f"training steps per second over a plain loop: {ratio:.3f} (budget {BUDGET_RATIO})")
