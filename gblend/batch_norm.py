@@ -5,7 +5,7 @@ workers, so it is the same on any device and is tested where there is no GPU. Wo
 count in rows of their own, which are added to zeros: what comes out does not depend on the order of the addition.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,6 @@ class SharedBatchNorm(_BatchNorm):
         if input.dim() < 2:
             raise ValueError(f"BatchNorm needs (batch, channels, ...), got {tuple(input.shape)}")
 
-    @torch.compiler.disable
     def forward(self, input: Tensor) -> Tensor:
         """(batch, channels, ...) to the same shape; the batch may be empty when that of another worker is not."""
         if not self.training or collective.world_size() == 1:
@@ -63,6 +62,17 @@ class SharedBatchNorm(_BatchNorm):
         share = 1.0 / self.num_batches_tracked.clamp(min=1) if self.momentum is None else self.momentum
         for running, now in ((self.running_mean, mean), (self.running_var, unbiased_variance)):
             running.lerp_(now.to(running.dtype), (share * anything).to(running.dtype))
+
+
+_FORWARD = SharedBatchNorm.forward
+
+
+def stay_eager() -> None:
+    """Keep what exchanges numbers with other workers out of compiled code.
+
+    To be called where something is compiled, and only there: it imports the compiler, which takes seconds.
+    """
+    SharedBatchNorm.forward = cast(Any, torch.compiler.disable(_FORWARD))
 
 
 def share_batch_norm(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """A network as training wants it: made anew or read back, before the first step."""
 
-from gblend.batch_norm import share_batch_norm
+from gblend.batch_norm import share_batch_norm, stay_eager
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.model import BlendModel
 from gblend.resnet import Trunk
@@ -18,4 +18,5 @@ def prepare(model: BlendModel, config: TrainConfig, compute: ComputeConfig) -> N
         if isinstance(part, Trunk):
             part.use_memory_format(compute.memory_format)
     if compute.compile == "inductor":
+        stay_eager()
         model.compile_parts()
