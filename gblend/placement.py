@@ -95,12 +95,13 @@ def idle_gpus(nodes: Iterable[Resources], compute: ComputeConfig) -> str | None:
     """A line for GPUs that training leaves alone.
 
     >>> idle_gpus([{"CPU": 8.0, "GPU": 4.0}], ComputeConfig())
-    'training is on CPUs, and the cluster has 4 GPUs: --gpus-per-worker 1 --workers 4 uses them'
+    'training is on CPUs, and 4 GPUs of the cluster are left alone: --gpus-per-worker 1 --workers 4 uses them'
     """
     gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
     if compute.gpus_per_worker > 0 or gpus == 0:
         return None
-    return f"training is on CPUs, and the cluster has {gpus} GPUs: --gpus-per-worker 1 --workers {gpus} uses them"
+    left = "1 GPU of the cluster is" if gpus == 1 else f"{gpus} GPUs of the cluster are"
+    return f"training is on CPUs, and {left} left alone: --gpus-per-worker 1 --workers {gpus} uses them"
 
 
 def require_group_beside(nodes: Iterable[Resources], compute: ComputeConfig) -> None:

@@ -162,11 +162,11 @@ def test_a_run_whose_worker_is_killed_while_its_probes_train_goes_on_to_the_same
     assert_same_files(place, tmp_path / "alone", but=("config.json",))
 
 
-def test_a_run_that_goes_on_with_fewer_workers_asks_for_other_probes(data):
+def test_a_run_that_goes_on_with_more_workers_asks_for_other_probes(data):
     task = probes_of(data, CONFIG).task()
-    fewer = replace(task, workers=task.workers + 1)
-    assert fewer.name == task.name
-    assert fewer.key != task.key
+    more = replace(task, workers=task.workers + 1)
+    assert more.name == task.name
+    assert more.key != task.key
 
 
 def test_nobody_waits_for_probes_of_a_number_of_workers_that_is_gone(data):

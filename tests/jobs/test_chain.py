@@ -230,7 +230,6 @@ def test_a_run_whose_worker_is_killed_ends_as_the_one_of_the_comparison(comparis
     said = capsys.readouterr().out
     assert "failed: " in said
     assert "online seed 0 was stopped and goes on: " in said
-    print(said)
     assert_same_run(place, comparison / "runs" / "online-s0")
 
 
