@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.hostile import hostile_report
-from benchmarks.kills import KINDS, Kind, Outcome, Reference, make_reference, run_with_kill, temporary_files
+from benchmarks.kills import KINDS, Kind, Outcome, Reference, Strike, make_reference, run_with_kills, temporary_files
 from benchmarks.nodes import simulated_nodes
 from benchmarks.processes import wait_until_gone
 from benchmarks.table import table
@@ -41,7 +41,7 @@ def kill_many(reference: Reference, kind: Kind, *, kills: int, seed: int) -> lis
         for _ in range(kills):
             if nodes is not None:
                 nodes.grow(NODES)
-            outcome = run_with_kill(reference, kind, moment=rng.random(), rng=rng, nodes=nodes)
+            outcome = run_with_kills(reference, [Strike(kind=kind, moment=rng.random())], rng=rng, nodes=nodes)
             outcomes.append(outcome)
             print("." if outcome.good and outcome.hit else "-" if outcome.good else "X", end="", flush=True)
             if not outcome.good:

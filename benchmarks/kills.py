@@ -1,4 +1,4 @@
-"""One run of the job with one kill in it, and what must be true afterwards. Shared by `benchmarks.chaos` and the tests.
+"""One run of the job with kills in it, and what must be true afterwards. Shared by `benchmarks.chaos` and the tests.
 
 A moment is a share of the bytes that an uninterrupted run writes, and up to a clip's time more, whatever else the
 machine does: starting Ray takes longer than these shards, and a kill before the work begins shows nothing. What a kill
@@ -71,17 +71,27 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Strike:
+    """One process to be killed."""
+
+    kind: Kind
+    """What it is."""
+    moment: float
+    """When, in [0, 1) of the work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one kill."""
+    """What became of a run."""
 
     hit: bool
-    """There was something to kill at the moment."""
+    """At every moment there was something to kill."""
     recovered: bool
     """The killed run finished by itself."""
     reruns: int
     """Further runs until it was whole."""
     kept: int
-    """Shards that were finished at the moment of the kill."""
+    """Shards that were finished at the moment of the last kill."""
     untouched: bool
     """Their files are the same files, by inode and time of change."""
     identical: bool
@@ -128,12 +138,12 @@ def wait_for_bytes(job: subprocess.Popen[bytes], out: Path, least: float) -> Non
         time.sleep(0.02)
 
 
-def run_with_kill(
-    reference: Reference, kind: Kind, *, moment: float, rng: random.Random, nodes: Nodes | None = None
+def run_with_kills(
+    reference: Reference, strikes: Sequence[Strike], *, rng: random.Random, nodes: Nodes | None = None
 ) -> Outcome:
-    """Run the job, kill one process of a kind at a moment in [0, 1) of its work, and see it through."""
-    number = rng.randrange(10**9)
-    out, log = reference.folder / f"{kind}-{number}", reference.folder / f"{kind}-{number}.log"
+    """Run the job, kill one process after the other, and see it through."""
+    name = f"{'-'.join(strike.kind for strike in strikes)}-{rng.randrange(10**9)}"
+    out, log = reference.folder / name, reference.folder / f"{name}.log"
     command = preprocess_command(
         reference.manifest, reference.videos, out, *reference.features, clips_per_shard=CLIPS_PER_SHARD
     )
@@ -145,12 +155,13 @@ def run_with_kill(
     with adopted_orphans():
         with log.open("wb") as output:
             job = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
-            wait_for_bytes(job, out, moment * reference.bytes)
-            time.sleep(rng.random() * JITTER_S)
-            hit = False
-            if job.poll() is None:
-                kept = finished_files(out)
-                hit = kill(kind, job, nodes, rng)
+            hit = True
+            for strike in strikes:
+                wait_for_bytes(job, out, strike.moment * reference.bytes)
+                time.sleep(rng.random() * JITTER_S)
+                running = job.poll() is None
+                kept = finished_files(out) if running else kept
+                hit = running and kill(strike.kind, job, nodes, rng) and hit
             job.wait()
         recovered, said = job.returncode == 0, tail(log) if job.returncode > 0 else ""
         # What a killed run leaves has some seconds to notice; the rerun must not meet it. Ray's agents take a minute.

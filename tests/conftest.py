@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray Train looks at its workers every 2 s, and nobody announces that a machine here will be taken away.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 

@@ -85,7 +85,7 @@ def submit(cluster: tuple[str, dict[str, str]], *command: str) -> subprocess.Com
 
 
 WHERE = """
-import json, os, time, ray, schemas
+import json, os, runpy, sys, time, ray, schemas
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from jobs.session import connect
 
@@ -98,21 +98,35 @@ with connect():
         time.sleep(0.2)
     on = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     print(json.dumps([where(), *ray.get([ray.remote(where).options(scheduling_strategy=s).remote() for s in on])]))
+runpy.run_module("jobs.compare", run_name="__main__")
 """
-"""Prints the working directory and where `schemas` comes from, of the driver and of a task on each of two nodes."""
+"""Prints the working directory and where `schemas` comes from, of the driver and of a task on each of two nodes. Then
+it is `python -m jobs.compare`.
+"""
+
+
+@pytest.fixture(scope="module")
+def failed(cluster, tmp_path_factory) -> subprocess.CompletedProcess[str]:
+    """A submitted job that says where its packages are, and then compares without a data set."""
+    place = tmp_path_factory.mktemp("failed")
+    return submit(cluster, "-c", WHERE, *f"small-cpu --data {place}/none --out {place}/out".split())
 
 
 @pytest.mark.slow
-def test_driver_and_workers_of_both_nodes_import_the_packages_that_were_uploaded(cluster):
+def test_driver_and_workers_of_both_nodes_import_the_packages_that_were_uploaded(failed):
     # The packages are also installed in the interpreter that runs the job, so that it works proves nothing.
-    done = submit(cluster, "-c", WHERE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("[[")]
+    (line,) = [line for line in failed.stdout.splitlines() if line.startswith("[[")]
     places = json.loads(line)
     assert len(places) == 3
     for directory, file in places:
         assert "working_dir_files" in directory
         assert Path(file) == Path(directory) / "schemas" / "__init__.py"
+
+
+@pytest.mark.slow
+def test_a_submitted_job_that_fails_says_why_and_exits_with_an_error(failed):
+    assert failed.returncode == 1
+    assert "is not a finished data set; rerun `gblend preprocess`" in failed.stdout + failed.stderr
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +164,3 @@ def test_a_submitted_training_of_two_workers_on_two_nodes_writes_its_run(cluster
     assert (result.method, result.workers, result.train_clips + result.heldout_clips) == ("equal", 2, 12)
     assert result.scores["test"]["fused"].count == 2
     assert (out / "report.html").is_file()
-
-
-@pytest.mark.slow
-def test_a_submitted_job_that_fails_says_why_and_exits_with_an_error(cluster, tmp_path):
-    failed = submit(cluster, *f"-m jobs.compare small-cpu --data {tmp_path}/none --out {tmp_path}/out".split())
-    assert failed.returncode == 1
-    assert "is not a finished data set; rerun `gblend preprocess`" in failed.stdout + failed.stderr
