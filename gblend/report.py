@@ -8,11 +8,9 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 
-import fsspec
-import jinja2
 from markupsafe import Markup
 
 from gblend.advice import advise
@@ -22,6 +20,7 @@ from gblend.class_figure import class_caption, class_figure
 from gblend.epoch_ogr import epoch_caption, epoch_figure
 from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, ogr_text, weights_figure
 from gblend.heads import by_key
+from gblend.page import render, write_page
 from gblend.per_class import ClassGains, load_gains
 from gblend.runs import Run
 from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, flow_wheel, logmel_svg
@@ -110,11 +109,7 @@ def write_report(
         command=command,
         notes=notes,
     )
-    fs, place = fsspec.core.url_to_fs(out)
-    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(place, "w", encoding="utf-8") as file:
-        file.write(page)
-    return out
+    return write_page(out, page)
 
 
 def render_report(
@@ -131,11 +126,8 @@ def render_report(
     """The page as text."""
     heads, table = all_heads(runs), tables[0]
     results = [run.result for run in runs]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(resources.files("gblend").joinpath("report.html.jinja").read_text("utf-8"))
-    return template.render(
+    return render(
+        "report.html.jinja",
         title=title,
         subtitle=_subtitle(runs, table, dataset_summary),
         notes=notes,

@@ -9,6 +9,7 @@ Whoever calls the function decides what a draw is: a random one, the next point 
 already known, that value a little moved, or a suggestion of Optuna's. A point is what was drawn, by name and in order.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -23,7 +24,7 @@ Scale = Literal["linear", "log"]
 Chosen = TypeVar("Chosen", bound=Value)
 Made = TypeVar("Made")
 
-RANDOM_STREAM, MOVE_STREAM = 0x5EA2C4, 0x30FE
+RANDOM_STREAM, GRID_STREAM, MOVE_STREAM = 0x5EA2C4, 0x6819, 0x30FE
 """Keep the random numbers of searches apart from those of training."""
 
 RESAMPLED = 0.25
@@ -34,6 +35,10 @@ FACTORS = (0.8, 1.25)
 
 MAX_REPEATS = 100
 """So many draws in a row that were seen before end a random search: the space is small."""
+
+
+MOST_GRID = 2000
+"""Points of a grid that is gone through."""
 
 
 class Draw(Protocol):
@@ -217,10 +222,15 @@ def random_point(space: Space[Any], *, seed: int, number: int) -> Drawn:
 
 def random_points(space: Space[Any], *, seed: int, count: int) -> list[Drawn]:
     """The first different random points; fewer where the space seems to have no more."""
+    return _different(lambda number: random_point(space, seed=seed, number=number), count)
+
+
+def _different(draw: Callable[[int], Drawn], count: int) -> list[Drawn]:
+    """The first different points of a row of them."""
     found: dict[tuple, Drawn] = {}
     number = repeats = 0
     while len(found) < count and repeats < MAX_REPEATS:
-        drawn = random_point(space, seed=seed, number=number)
+        drawn = draw(number)
         key = tuple(drawn.point.items())
         repeats = repeats + 1 if key in found else 0
         found.setdefault(key, drawn)
@@ -245,6 +255,23 @@ def grid_points(space: Space[Any]) -> Iterator[Drawn]:
         if not left:
             return
         ahead = [*list(drawn.point.values())[: len(left) - 1], left[-1][0]]
+
+
+def some_of_grid(space: Space[Any], *, seed: int, count: int) -> list[Drawn]:
+    """Different points of the grid in an order that is random and follows from the seed; fewer where it has no more.
+
+    A grid of more than `MOST_GRID` points is not gone through: then they are drawn one after another, by value.
+    """
+    whole = list(itertools.islice(grid_points(space), MOST_GRID + 1))
+    if len(whole) <= MOST_GRID:
+        order = np.random.default_rng((GRID_STREAM, seed)).permutation(len(whole))
+        return [whole[at] for at in order[:count]]
+
+    def draw(number: int) -> Drawn:
+        rng = np.random.default_rng((GRID_STREAM, seed, number))
+        return draw_by(space, lambda domain: (values := domain.grid())[int(rng.integers(len(values)))])
+
+    return _different(draw, count)
 
 
 def _along(space: Space[Any], ahead: Sequence[Any]) -> tuple[Drawn, list[tuple[Any, ...]]]:

@@ -139,7 +139,7 @@ def make_plan(
     return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost)
 
 
-def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
+def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequence[Plan] = ()) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
     Prints a line per finished run, and one where a run that was stopped goes on.
@@ -148,20 +148,22 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
         plan: From `make_plan`.
         compute: Size of the group.
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
+        more: Plans of the same data with other settings, for the same group afterwards.
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
         ValueError: There is no room for the workers, for a second group of them where probes are to be spread, or for
             Ray Data where it is to read clips, and nothing that adds nodes.
     """
-    spread = plan.config.blend.probes == "spread" and any(run.method == "online" for run in plan.places)
+    plans = [plan, *more]
+    spread = any(p.config.blend.probes == "spread" and any(run.method == "online" for run in p.places) for p in plans)
     if spread:
         require_torch_ingest(compute)
     require_room(compute, spread=spread)
     if (line := hint(compute)) is not None:
         _say(line)
     with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
-        in_group(_work, {"plan": plan, "compute": compute, "desk": desk}, compute, storage=storage)
+        in_group(_work, {"plans": plans, "compute": compute, "desk": desk}, compute, storage=storage)
 
 
 def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) -> None:
@@ -253,25 +255,28 @@ def delete_ray_directories(storage: str) -> None:
 
 
 def _work(job: dict) -> None:
-    plan: Plan = job["plan"]
     compute: ComputeConfig = job["compute"]
+    plans: list[Plan] = job["plans"]
     here = ray.train.get_context().get_local_world_size() if job["desk"] is None else workers_here(compute)
-    data, device = open_data(plan.data, plan.config, compute, here=here, say=job["lines"].put)
-    runner = Runner(
-        data=data,
-        config=plan.config,
-        data_path=plan.data,
-        device=device,
-        compute=compute,
-        elsewhere=job["desk"],
-        say=job["lines"].put,
-    )
-    for number, (run, directory) in enumerate(plan.places.items(), start=1):
-        needed = needed_runs(run, data.modalities, plan.config)
-        result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
-        if ray.train.get_context().get_world_rank() == 0:
-            job["lines"].put(f"[{number}/{len(plan.places)}] {describe(result)}")
-        ray.train.report({"finished": number, "run": run.name})
+    done, total = 0, sum(len(plan.places) for plan in plans)
+    for plan in plans:
+        data, device = open_data(plan.data, plan.config, compute, here=here, say=job["lines"].put)
+        runner = Runner(
+            data=data,
+            config=plan.config,
+            data_path=plan.data,
+            device=device,
+            compute=compute,
+            elsewhere=job["desk"],
+            say=job["lines"].put,
+        )
+        for run, directory in plan.places.items():
+            needed = needed_runs(run, data.modalities, plan.config)
+            result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
+            done += 1
+            if ray.train.get_context().get_world_rank() == 0:
+                job["lines"].put(f"[{done}/{total}] {describe(result)}")
+            ray.train.report({"finished": done, "run": run.name})
 
 
 def open_data(

@@ -7,6 +7,7 @@ line on stdout is where the result is. 1: the work failed, one line on stderr sa
 import difflib
 import functools
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,8 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
 
     ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
     become subcommands. What it returns is printed as the last line on stdout. With ``recipes``, the first argument
-    names one, and what that makes is the default of the function's argument ``config``.
+    names one, and what that makes, with the settings of ``--schedule`` where the job has that, is the default of the
+    function's argument ``config``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -119,7 +121,26 @@ def _with_recipe(
         what = f"there is no recipe {name!r}" if named else "the first argument names a recipe"
         print(f"error: {what}; {hint}", file=sys.stderr)
         raise SystemExit(2)
-    return functools.partial(job, config=recipes[name]()), arguments[1:], f"{prog} {name}"
+    config, rest = recipes[name](), arguments[1:]
+    path = _value_of("--schedule", rest) if "schedule" in inspect.signature(job).parameters else None
+    return functools.partial(job, config=_scheduled(config, path) if path else config), rest, f"{prog} {name}"
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What a flag is given on a command line, or None."""
+    for at, argument in enumerate(arguments):
+        if argument == flag:
+            return arguments[at + 1] if at + 1 < len(arguments) else None
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
+
+
+def _scheduled(config: Any, path: str) -> object:
+    """A recipe with the settings of a schedule: flags on the command line come after both."""
+    from gblend.candidate import read_schedule
+
+    return read_schedule(path).config(config)
 
 
 def _overview() -> str:

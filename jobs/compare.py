@@ -8,6 +8,7 @@ import sys
 
 from gblend.advice import advise
 from gblend.advice_words import advice_words
+from gblend.candidate import read_schedule
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.methods import ENSEMBLES
@@ -34,6 +35,7 @@ def compare(
     out: str,
     methods: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0, 1, 2),
+    schedule: str = "",
     compute: Flat[ComputeConfig] = COMPUTE,
 ) -> str:
     """Train every method with every seed and compare them: OUT/table.json, OUT/report.html, OUT/runs/.
@@ -46,13 +48,16 @@ def compare(
         out: Comparison directory. On several nodes, storage they share.
         methods: uni:<modality>, naive, dropout, early-stop, pretrain, ogm-ge, equal, fixed, uncertainty, tracked,
             offline, online, ensemble, ensemble+naive. None means each single modality, naive, dropout, equal, offline
-            and online, and both ensembles of these runs, which train nothing. Runs a method builds on are added.
+            and online, that of the schedule, and both ensembles of these runs, which train nothing. Runs a method
+            builds on are added.
         seeds: Each method is trained once with each.
+        schedule: `best.json` of a search: its settings take the place of the recipe's, and flags that of both.
         compute: Workers and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
     compute = with_cache(compute, data)
-    chosen = methods or default_methods(data, config)
+    found = (read_schedule(schedule).method,) if schedule else ()
+    chosen = methods or tuple(dict.fromkeys((*default_methods(data, config), *found)))
     plan = make_plan(data, config, chosen, seeds, compute=compute, place=lambda run: f"{out}/runs/{run.name}")
     print(
         f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs, "

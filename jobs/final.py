@@ -50,8 +50,8 @@ def plan_rows(
 
 def train_rows(rows: Sequence[Row], compute: ComputeConfig, *, out: str) -> None:
     """Train what is not finished."""
-    for row in rows:
-        carry_out(row.plan, compute, storage=f"{out}/{FINAL_DIRECTORY}")
+    first, *others = (row.plan for row in rows)
+    carry_out(first, compute, storage=f"{out}/{FINAL_DIRECTORY}", more=others)
 
 
 def compare_rows(

@@ -1,8 +1,10 @@
 """Optuna's suggestions for a space, through Ray Tune: define by run, so that what depends on what stays a function."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import optuna
 from ray.tune.search.optuna import OptunaSearch
 
 from gblend.space import Domain, Drawn, draw_by, random_point
@@ -19,6 +21,19 @@ def suggest(trial: Any, domain: Domain) -> Any:
     return trial.suggest_float(domain.name, float(domain.low), float(domain.high), log=log)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suggestions:
+    """A space as Optuna has it; Tune saves it now and then, so it is no function within another."""
+
+    search: Search
+    """Whose space."""
+
+    def __call__(self, trial: Any) -> dict[str, Any]:
+        """Draw a point; what Tune's trial gets besides the values themselves."""
+        drawn = draw_by(self.search.space_of, lambda domain: suggest(trial, domain))
+        return {"trial": {"number": trial.number, "point": drawn.point}}
+
+
 def searcher_of(search: Search, known: Mapping[int, Drawn]) -> OptunaSearch:
     """Optuna's default sampler (TPE).
 
@@ -26,17 +41,13 @@ def searcher_of(search: Search, known: Mapping[int, Drawn]) -> OptunaSearch:
         search: What is searched.
         known: Trials that have begun, by number. They are suggested first, and tell again what came of them.
     """
-
-    def define(trial: Any) -> dict[str, Any]:
-        drawn = draw_by(search.space_of, lambda domain: suggest(trial, domain))
-        return {"trial": {"number": trial.number, "point": drawn.point}}
-
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     first = [
         known[number] if number in known else random_point(search.space_of, seed=search.seed, number=number)
         for number in range(max(known, default=-1) + 1)
     ]
     return OptunaSearch(
-        space=define,
+        space=Suggestions(search=search),
         metric=VALUE,
         mode="max",
         points_to_evaluate=[dict(drawn.point) for drawn in first],

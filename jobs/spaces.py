@@ -29,6 +29,13 @@ def blends(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidate:
     return Candidate(method=method, settings={**settings, **optimizer(draw, config)})
 
 
+def schedules(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidate:
+    """Super-epochs, estimators and probes alone: a small space, for few trials."""
+    method, settings = schedule(draw, config.epochs)
+    lengths = super_epochs(config.epochs, settings["blend.first_epochs"], settings.get("blend.next_epochs", 1))
+    return Candidate(method=method, settings=settings | (probes(draw, lengths) if method == "online" else {}))
+
+
 def schedule(draw: Draw, epochs: int) -> tuple[str, dict[str, Any]]:
     """Estimator and super-epochs. `tracked` goes by the super-epoch before, so it needs two."""
     method = draw.choice("method", ("online", "tracked") if epochs > 1 else ("online",))
@@ -94,5 +101,5 @@ def weights(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidate:
     return Candidate(method="fixed", settings={"blend.fixed_weights": tuple(shares), **settings})
 
 
-SPACES: dict[str, SpaceOf] = {"blends": blends, "weights": weights}
+SPACES: dict[str, SpaceOf] = {"blends": blends, "schedules": schedules, "weights": weights}
 """Name on the command line to space."""

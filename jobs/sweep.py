@@ -9,10 +9,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal, cast
 
-import numpy as np
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -23,13 +21,13 @@ from gblend.config import ComputeConfig
 from gblend.placement import resources_of, room
 from gblend.run_files import STATE_DIRECTORY
 from gblend.scores import metric_words
-from gblend.space import Drawn, grid_points, random_points
+from gblend.space import Drawn, random_points, some_of_grid
 from gblend.state_files import delete
 from gblend.trial_files import RUN_DIRECTORY, end_trial, load_trial, load_trials, trial_place
 from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
 from jobs.commons import Commons
-from jobs.trial import EPOCH, VALUE, Search, points_of, reason_of, trainable
+from jobs.trial import EPOCH, VALUE, CarryOut, Search, reason_of, train, trainable
 
 SchedulerName = Literal["asha", "median", "none"]
 SearchName = Literal["random", "grid", "optuna"]
@@ -40,13 +38,7 @@ REDUCTION = 3
 RUNGS = 3
 """So many rungs at most, the first at 1 / 9 of the epochs."""
 
-SHUFFLE_STREAM = 0x6819
-"""Of the order in which a grid is tried."""
-
 TRIALS_FILE = "trials.parquet"
-
-MAX_GRID = 20_000
-"""A larger grid is not written down."""
 
 SAID_EVERY_S = 30.0
 """At most one line about progress in so long."""
@@ -122,14 +114,8 @@ def planned_points(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> li
     Raises:
         ValueError: They are not those of this search.
     """
-    if ways.search == "grid":
-        whole = list(islice(grid_points(search.space_of), MAX_GRID + 1))
-        if len(whole) > MAX_GRID:
-            raise ValueError(f"the grid of this space has more than {MAX_GRID} points; use --search random")
-        order = np.random.default_rng((SHUFFLE_STREAM, search.seed)).permutation(len(whole))
-        points = [whole[at] for at in order[: ways.samples]]
-    else:
-        points = random_points(search.space_of, seed=search.seed, count=ways.samples)
+    draw = some_of_grid if ways.search == "grid" else random_points
+    points = draw(search.space_of, seed=search.seed, count=ways.samples)
     for number, drawn in known.items():
         if number < len(points) and points[number].point != drawn.point:
             raise ValueError(
@@ -204,13 +190,14 @@ def in_words(trial: Trial) -> str:
     return f"{said}: {trial.reason}" if trial.reason else said
 
 
-def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object]) -> list[Trial]:
+def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: CarryOut = train) -> list[Trial]:
     """Carry out all trials that have not ended, on the cluster this process is connected to.
 
     Args:
         search: What is searched.
         ways: How.
         say: Told in a line what goes on.
+        by: How a trial is carried out.
 
     Returns:
         All trials, by number.
@@ -224,16 +211,18 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object]) -> li
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trials = {trial.number: trial for trial in load_trials(search.out)}
     known = known_points(search, list(trials.values()))
-    space, searcher, samples = _ahead(search, ways, known)
+    space, searcher, samples = _ahead(search, ways, trials, known)
     if samples < ways.samples:
         say(f"this space has no more than {samples} different points: {samples} trials instead of {ways.samples}")
-    ended = sum(trial.state != "running" for trial in trials.values())
+    ended = [number for number, trial in trials.items() if trial.state != "running"]
     if trials:
-        say(f"{len(trials)} trials have begun before, {ended} of them have ended")
+        say(f"{len(trials)} trials have begun before, {len(ended)} of them have ended")
+    if set(ended) >= set(range(samples)):
+        return [trials[number] for number in sorted(trials)]
     commons = _here(Commons, threads=4 + 4 * ways.max_concurrent)
     book = Book(search=search, commons=commons, say=say, samples=samples, trials=trials)
     tuner = tune.Tuner(
-        trainable(search, commons),
+        trainable(search, commons, by),
         param_space=space,
         tune_config=tune.TuneConfig(
             metric=VALUE,
@@ -265,14 +254,23 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object]) -> li
     return found
 
 
-def _ahead(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> tuple[dict[str, Any], Searcher | None, int]:
-    """What Tune is given to try, and how many trials that makes."""
+def _ahead(
+    search: Search, ways: Ways, trials: Mapping[int, Trial], known: Mapping[int, Drawn]
+) -> tuple[dict[str, Any], Searcher | None, int]:
+    """What Tune is given to try, and how many trials there will be."""
     if ways.search == "optuna":
         from jobs.optuna_search import searcher_of
 
         return {}, searcher_of(search, known), ways.samples
     points = planned_points(search, ways, known)
-    return {"trial": tune.grid_search(cast(list, points_of(points)))}, None, len(points)
+    # A scheduler goes by what ended trials were like, so they tell it again.
+    again = ways.scheduler != "none"
+    given = [
+        {"number": number, "point": dict(drawn.point)}
+        for number, drawn in enumerate(points)
+        if again or number not in trials or trials[number].state == "running"
+    ]
+    return {"trial": tune.grid_search(cast(list, given))}, None, len(points)
 
 
 def _here(kind: type, *, threads: int) -> Any:

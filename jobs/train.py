@@ -5,7 +5,9 @@ ray job submit --working-dir . -- \
 """
 
 import sys
+from collections.abc import Sequence
 
+from gblend.candidate import read_schedule
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.runs import load_run
 from gblend.worker import Plan, delete_ray_directories, describe, make_plan, train_runs
@@ -24,8 +26,9 @@ def train(
     config: Flat[TrainConfig],
     data: str,
     out: str,
-    method: str = "online",
+    method: str | None = None,
     seed: int = 0,
+    schedule: str = "",
     compute: Flat[ComputeConfig] = COMPUTE,
 ) -> str:
     """Train one network and write its run directory.
@@ -35,12 +38,14 @@ def train(
         data: Data set directory, as `gblend preprocess` writes it.
         out: Run directory; runs the method builds on go to OUT/probes. On several nodes, storage they share.
         method: uni:<modality>, naive, dropout, early-stop, pretrain, ogm-ge, equal, fixed, uncertainty, tracked,
-            offline, online, ensemble or ensemble+naive.
+            offline, online, ensemble or ensemble+naive. None means that of the schedule, or online.
         seed: Decides initialisation, batches, windows and dropout.
+        schedule: `best.json` of a search: its settings take the place of the recipe's, and flags that of both.
         compute: Workers and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
     compute = with_cache(compute, data)
+    method = method or (read_schedule(schedule).method if schedule else "online")
     plan = make_plan(
         data,
         config,
@@ -56,14 +61,16 @@ def train(
     return out
 
 
-def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str) -> None:
-    """Train what a plan still lacks; a finished plan asks for no cluster."""
-    if plan.pending:
-        runs = "1 run" if plan.pending == 1 else f"{plan.pending} runs"
-        print(f"to train: {runs}, {plan.branch_epochs:.4g} branch-epochs", flush=True)
+def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequence[Plan] = ()) -> None:
+    """Train what plans still lack, on one worker group; finished plans ask for no cluster."""
+    plans = [each for each in (plan, *more) if each.pending]
+    if plans:
+        pending = sum(each.pending for each in plans)
+        runs = "1 run" if pending == 1 else f"{pending} runs"
+        print(f"to train: {runs}, {sum(each.branch_epochs for each in plans):.4g} branch-epochs", flush=True)
         with connect():
             try:
-                train_runs(plan, compute, storage=storage)
+                train_runs(plans[0], compute, storage=storage, more=plans[1:])
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
     else:

@@ -9,7 +9,7 @@ ended say again what they said before, because schedulers and searchers go by it
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,10 @@ class Search:
         return at(self.space_of, point)
 
 
+CarryOut = Callable[[Search, Attempt, Candidate, Any, int], None]
+"""What `train` does."""
+
+
 class ReportNew(TuneReportCallback):
     """Tells Tune of epochs that it has not been told of; of the last one it is told when the run is written."""
 
@@ -84,13 +88,14 @@ class ReportNew(TuneReportCallback):
             super().after_report(run_context, metrics, checkpoint)
 
 
-def run_trial(settings: dict[str, Any], search: Search, commons: Any) -> None:
+def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out: CarryOut) -> None:
     """Carry out a trial, or go on with it; called by Tune.
 
     Args:
         settings: ``trial``: its ``number`` and its ``point``.
         search: What it has in common with others.
         commons: `jobs.commons.Commons`, the actor.
+        carry_out: `train`.
 
     Raises:
         RuntimeError: It has failed; its directory says why.
@@ -113,7 +118,7 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any) -> None:
         found: Candidate = search.at(point).made
         begin_trial(place, number=number, point=point, found=found, seed=search.seed)
         known = trial.last.epoch if trial is not None and trial.last is not None else 0
-        train(search, attempt, found, commons, known=known)
+        carry_out(search, attempt, found, commons, known)
         end_trial(place, "finished")
     except (RuntimeError, ValueError, OSError, RayError) as error:
         # A trial is a row of the search: it ends with a reason, and the search goes on.
@@ -125,7 +130,7 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any) -> None:
     tune.report(told(ended.last))
 
 
-def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, *, known: int) -> None:
+def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, known: int) -> None:
     """The training run, on workers of its own; Tune knows of so many epochs."""
     place = trial_place(search.out, attempt.trial)
     config = found.config(search.recipe)
@@ -214,16 +219,11 @@ def reason_of(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def trainable(search: Search, commons: Any) -> Any:
+def trainable(search: Search, commons: Any, carry_out: CarryOut) -> Any:
     """For `ray.tune.Tuner`."""
 
     def trial(config: dict[str, Any]) -> None:
-        run_trial(config, search, commons)
+        run_trial(config, search, commons, carry_out)
 
     # It must hold something, and the cores are for its workers, which Tune does not see.
     return tune.with_resources(trial, tune.PlacementGroupFactory([{"memory": 1}]))
-
-
-def points_of(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
-    """Trials for Tune."""
-    return [{"number": number, "point": dict(each.point)} for number, each in enumerate(drawn)]

@@ -14,12 +14,16 @@ from gblend.candidate import write_schedule
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.data import load_run_data
 from gblend.heads import FUSED, head_names
+from gblend.importance import importance, why_not
 from gblend.judge import without_test
 from gblend.run_files import flat
+from gblend.runs import load_run
 from gblend.scores import metric_words
 from gblend.search_files import require_same_search
 from gblend.table_text import aligned, decimal, to_text
+from gblend.trial_files import RUN_DIRECTORY
 from gblend.trials import Trial, best_trial, worth_their_cost
+from gblend.tuning_page import write_tuning_page
 from gblend.worker import make_plan
 from jobs.cli import Flat, JobError, run
 from jobs.final import compare_rows, plan_rows, train_rows
@@ -42,7 +46,7 @@ def tune(
     max_concurrent: int | None = None,
     scheduler: Literal["asha", "median", "none"] = "asha",
     search: Literal["random", "grid", "optuna"] = "random",
-    space: Literal["blends", "weights"] = "blends",
+    space: Literal["blends", "schedules", "weights"] = "blends",
     seed: int = 0,
     final_seeds: tuple[int, ...] = (1, 2, 3),
     compute: Flat[ComputeConfig] = COMPUTE,
@@ -55,13 +59,14 @@ def tune(
     Args:
         config: The recipe; every field is a flag, and what the space draws is drawn around it.
         data: Data set directory, as `gblend preprocess` writes it; it must have a validation split.
-        out: Directory of the search: OUT/best.json, OUT/trials.parquet, OUT/report.html, OUT/trials/, OUT/final/. On
-            several nodes, storage they share.
+        out: Directory of the search: OUT/best.json, OUT/trials.parquet, OUT/report.html, OUT/trials/, OUT/final/.
+            On several nodes, storage they share.
         num_samples: How many trials; with more, the same command goes on to try more.
         max_concurrent: Trials side by side; as many as the cluster has room for when not given.
         scheduler: What stops trials that fall behind: asha (successive halving), median, or none.
         search: What is tried next: at random, the points of a grid, or what Optuna suggests (gblend[tune]).
-        space: What is searched: blends (schedules, estimators and their rules), or weights (given by hand).
+        space: What is searched: blends (schedules, estimators, their rules, optimiser), schedules (with probes, and
+            nothing else), or weights (given by hand, and the learning rate).
         seed: Of the search, and of every trial's training.
         final_seeds: Of the trainings that are compared in the end; the search has not seen them.
         compute: Workers of each trial and what each of them holds.
@@ -82,19 +87,17 @@ def tune(
         seed=seed,
         compute=compute,
     )
-    require_same_search(
-        out,
-        {
-            **flat(config.to_json()),
-            "space": space,
-            "search": search,
-            "scheduler": scheduler,
-            "search seed": seed,
-            "data": data,
-            "data_fingerprint": loaded.fingerprint,
-            "workers": compute.workers,
-        },
-    )
+    settings = {
+        **config.to_json(),
+        "space": space,
+        "search": search,
+        "scheduler": scheduler,
+        "seed": seed,
+        "data": data,
+        "data_fingerprint": loaded.fingerprint,
+        "workers": compute.workers,
+    }
+    require_same_search(out, flat(settings))
     with connect():
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         count, why = side_by_side(nodes, compute, max_concurrent)
@@ -109,6 +112,19 @@ def tune(
     tables, _ = compare_rows(rows, config, out=out)
     for table in tables:
         print(to_text(table))
+    missing = why_not(trials, search)
+    domains = {trial.number: searched.at(trial.point).domains for trial in trials}
+    write_tuning_page(
+        trials,
+        out=f"{out}/report.html",
+        title=f"Search of {config.name} on {data}",
+        tables=tables,
+        best_run=load_run(f"{best.directory}/{RUN_DIRECTORY}", config.predict_by),
+        shares={} if missing else importance(trials, domains, seed=seed),
+        why_no_shares=missing,
+        config=settings,
+        command=command_line(),
+    )
     return f"{out}/best.json"
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gblend.space import Domain, at, draw_by, grid_points, moved_point, random_point, random_points
+from gblend.space import Domain, at, draw_by, grid_points, moved_point, random_point, random_points, some_of_grid
 
 EPOCHS = 6
 
@@ -56,6 +56,24 @@ def test_random_points_are_different_and_the_first_ones_do_not_depend_on_how_man
     few, many = (random_points(space, seed=3, count=count) for count in (4, 9))
     assert [drawn.point for drawn in few] == [drawn.point for drawn in many][:4]
     assert len({key(drawn.point) for drawn in many}) == 9
+
+
+def test_part_of_a_grid_is_taken_in_an_order_of_the_seed_and_all_of_it_where_asked_for():
+    whole = [key(point) for point in brute_force()]
+    few, more = ([key(drawn.point) for drawn in some_of_grid(space, seed=1, count=n)] for n in (5, 1000))
+    assert more[:5] == few
+    assert sorted(more, key=str) == sorted(whole, key=str)
+    assert few != [key(drawn.point) for drawn in some_of_grid(space, seed=2, count=5)]
+
+
+def test_of_a_grid_that_is_too_large_to_go_through_different_points_are_taken():
+    def large(draw):
+        return [draw.real(f"x{at}", 0.0, 1.0) for at in range(8)]
+
+    found = some_of_grid(large, seed=0, count=20)
+    assert len({tuple(drawn.made) for drawn in found}) == 20
+    assert {value for drawn in found for value in drawn.made} == {0.0, 0.5, 1.0}
+    assert [drawn.made for drawn in some_of_grid(large, seed=0, count=3)] == [drawn.made for drawn in found[:3]]
 
 
 def test_a_random_point_depends_on_seed_and_number_alone():

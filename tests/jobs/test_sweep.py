@@ -1,0 +1,149 @@
+"""Searches by Ray Tune whose trials say what they are told to instead of training: schedulers, searchers, failures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
+
+from gblend.config import ComputeConfig
+from gblend.trial_files import load_trials, trial_place, write_reached
+from gblend.trials import Reached, read_trials
+from jobs.sweep import Ways, carry_out, scheduler_of, side_by_side
+from jobs.trial import Search, address, shared_config, told
+from tests.jobs.tuned import COMPUTE, CONFIG
+
+EPOCHS = 9
+
+
+def search_of(out: Path, **changes) -> Search:
+    given = {
+        "data": "nowhere",
+        "fingerprint": "",
+        "modalities": ("rgb", "logmel"),
+        "heads": ("rgb", "logmel", "fused"),
+        "out": str(out),
+        "recipe": replace(CONFIG, epochs=EPOCHS),
+        "space": "blends",
+        "seed": 0,
+        "compute": COMPUTE,
+    }
+    return Search(**{**given, **changes})
+
+
+def saying(values: list[float | None]):
+    """In place of a training: trial n ends every epoch at its value; None: it fails in the second."""
+
+    def by(search, attempt, found, commons, known) -> None:
+        place, value = trial_place(search.out, attempt.trial), values[attempt.trial]
+        reached: list[Reached] = []
+        for epoch in range(1, search.recipe.epochs + 1):
+            if value is None and epoch == 2:
+                raise RuntimeError("step 7:\nout of memory")
+            now = Reached(epoch=epoch, super_epoch=1, value=value or 0.99, branch_epochs=float(epoch), seconds=0.1)
+            reached.append(now)
+            write_reached(place, "accuracy", reached)
+            if known < epoch < search.recipe.epochs:
+                tune.report(told(now))
+
+    return by
+
+
+@pytest.mark.slow
+def test_asha_stops_a_trial_that_falls_behind_and_one_that_fails_does_not_end_the_search(tmp_path, ray_session):
+    said: list[str] = []
+    ways = Ways(search="random", scheduler="asha", samples=4, max_concurrent=1)
+    trials = carry_out(search_of(tmp_path), ways, say=said.append, by=saying([0.9, 0.2, None, 0.95]))
+    assert [trial.state for trial in trials] == ["finished", "stopped", "failed", "finished"]
+    assert [trial.last.epoch for trial in trials] == [EPOCHS, 1, 1, EPOCHS]
+    assert trials[2].reason == "out of memory"
+    assert read_trials(str(tmp_path / "trials.parquet")) == trials
+    assert any("trial 2 failed after 1 epochs" in line and "out of memory" in line for line in said)
+    assert not list(tmp_path.glob("ray-*"))
+
+
+@pytest.mark.slow
+def test_the_median_rule_stops_early_and_optuna_goes_on_from_what_a_search_found_before(tmp_path, ray_session):
+    pytest.importorskip("optuna")
+    ways = Ways(search="optuna", scheduler="median", samples=4, max_concurrent=1)
+    by = saying([0.9, 0.8, 0.85, 0.1, 0.7])
+    first = carry_out(search_of(tmp_path), ways, say=print, by=by)
+    assert [trial.state for trial in first] == ["finished", "finished", "finished", "stopped"]
+    assert first[3].last.epoch == 1
+    more = carry_out(search_of(tmp_path), replace(ways, samples=5), say=print, by=by)
+    assert more[:4] == first
+    assert more[4].state in ("finished", "stopped")
+    assert len({str(trial.point) for trial in more}) == 5
+
+
+def test_a_search_whose_trials_have_all_ended_asks_the_cluster_for_nothing(tmp_path, monkeypatch):
+    from gblend.space import random_points
+    from gblend.trial_files import begin_trial, end_trial
+
+    search = search_of(tmp_path)
+    for number, drawn in enumerate(random_points(search.space_of, seed=0, count=2)):
+        place = trial_place(search.out, number)
+        begin_trial(place, number=number, point=drawn.point, found=drawn.made, seed=0)
+        end_trial(place, "finished")
+    monkeypatch.setattr(ray, "remote", None)
+    ways = Ways(search="random", scheduler="asha", samples=2, max_concurrent=1)
+    assert carry_out(search, ways, say=print) == load_trials(str(tmp_path))
+
+
+@pytest.mark.parametrize(("search", "said"), [("random", "is not trial 0 of this search"), ("optuna", "another space")])
+def test_trials_of_another_search_are_refused(tmp_path, search, said):
+    from gblend.candidate import Candidate
+    from gblend.trial_files import begin_trial
+
+    found = Candidate(method="online", settings={})
+    point = {"method": "online"} if search == "optuna" else random_other(search_of(tmp_path))
+    begin_trial(trial_place(str(tmp_path), 0), number=0, point=point, found=found, seed=0)
+    ways = Ways(search=search, scheduler="none", samples=2, max_concurrent=1)
+    with pytest.raises(ValueError, match=said):
+        carry_out(search_of(tmp_path), ways, say=print)
+
+
+def random_other(search: Search) -> dict:
+    """A point of the space that another seed gives."""
+    from gblend.space import random_point
+
+    return random_point(search.space_of, seed=5, number=3).point
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 9, 10, 45])
+def test_schedulers_let_a_trial_train_for_a_ninth_of_its_epochs_and_end_none_after_the_last(epochs):
+    asha, median = scheduler_of("asha", epochs), scheduler_of("median", epochs)
+    assert isinstance(asha, ASHAScheduler)
+    assert isinstance(median, MedianStoppingRule)
+    (bracket,) = asha._brackets
+    rungs = sorted(rung for rung, _ in bracket._rungs)
+    assert rungs[0] == max(1, round(epochs / 9)) == median._grace_period
+    assert rungs[-1] <= epochs
+
+
+def test_how_many_trials_run_at_a_time_follows_from_the_cluster():
+    two = ComputeConfig(workers=2, cpus_per_worker=2.0)
+    assert side_by_side([{"CPU": 8.0}, {"CPU": 3.0}], two, None)[0] == 2
+    count, why = side_by_side([{"CPU": 2.0}], two, 4)
+    assert count == 4
+    assert why == (
+        "4 trials side by side: the cluster has room for 1 workers of 2 CPU, and a trial has 2 (as asked for)"
+    )
+    with pytest.raises(ValueError, match="not one trial can run; use fewer --workers, or --max-concurrent"):
+        side_by_side([{"CPU": 2.0}], two, None)
+
+
+def test_what_trials_share_depends_on_nothing_that_it_does_not_read(tmp_path):
+    search = search_of(tmp_path)
+
+    def place(**blend) -> str:
+        return address(shared_config(replace(CONFIG, blend=replace(CONFIG.blend, **blend))), search)
+
+    assert place(first_epochs=2, shrinkage=0.5, smoothing=0.3, probe_end="best-v", reuse="offline") == place()
+    assert place(probe_fraction=0.5) != place()
+    assert place(holdout_seed=1) != place()
+    other = replace(CONFIG, optim=replace(CONFIG.optim, learning_rate=0.1))
+    assert address(shared_config(other), search) != place()
+    assert address(shared_config(CONFIG), replace(search, seed=1)) != place()
