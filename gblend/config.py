@@ -63,6 +63,9 @@ class TrainConfig:
     """Weight estimation."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Training loss."""
+    later: tuple[str, ...] = ()
+    """Settings that change on the way in runs that blend, each "EPOCH NAME VALUE": "4 optim.learning_rate 0.02" holds
+    from the end of epoch 4 on. Those of `gblend.later.CHANGEABLE`; the value in JSON."""
     predict_by: Literal["fused", "best-head", "mean", "stack"] = "fused"
     """What networks of several heads are judged by: the fused head, as in the paper, or another way of predicting with
     all heads. The others are scored beside it."""

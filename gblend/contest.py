@@ -8,6 +8,7 @@ from typing import Any
 
 from gblend.candidate import Candidate
 from gblend.config import BlendConfig
+from gblend.later import change_of
 from gblend.methods import READERS
 
 FOUND, PAPER_SCHEDULE, EQUAL = "found", "online (10, 5)", "equal"
@@ -21,7 +22,10 @@ def contestants(found: Candidate) -> dict[str, Candidate]:
     >>> [(name, row.method, row.settings["optim.learning_rate"]) for name, row in rows.items()]
     [('found', 'tracked', 0.1), ('online (10, 5)', 'online', 0.1), ('equal', 'equal', 0.1)]
     """
-    optimizer = {name: value for name, value in found.settings.items() if not name.startswith("blend.")}
+    optimizer = {name: value for name, value in found.settings.items() if name.startswith("optim.")}
+    later = tuple(change for change in found.settings.get("later", ()) if change_of(change).name.startswith("optim."))
+    if later:
+        optimizer["later"] = later
     # A sum of weights is a step size, so equal weights have the winner's; the paper's is 1.
     sums = {"blend.scale": found.settings.get("blend.scale", BlendConfig().scale)}
     return {

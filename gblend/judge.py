@@ -21,6 +21,10 @@ SPLIT = "val"
 """Where a search looks."""
 
 
+class PauseError(Exception):
+    """A trial is to go no further for now; where it is has been saved."""
+
+
 def without_test(data: RunData, where: str) -> RunData:
     """The data set as a trial sees it.
 
@@ -45,6 +49,8 @@ class Judge:
     """Epochs of the runs that it builds on."""
     report: Callable[[dict[str, Any]], object]
     """Told of every value, on every worker."""
+    until: int | None = None
+    """Epoch after which the trial pauses; None: it does not."""
     known: list[Reached] = field(default_factory=list)
     """Worker 0: values of before this start."""
 
@@ -59,6 +65,7 @@ class Judge:
 
         Raises:
             RuntimeError: Its objective is not a number.
+            PauseError: It is to pause here.
         """
         epoch = training.lesson.progress.epoch
         score = training.judged(SPLIT)
@@ -75,3 +82,5 @@ class Judge:
             self.known = [*(each for each in self.known if each.epoch < epoch), now]
             write_reached(self.place, score.metric, self.known)
         self.report({"epoch": epoch, "value": now.value, "branch_epochs": now.branch_epochs, "metric": score.metric})
+        if epoch == self.until:
+            raise PauseError

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from gblend.blend_config import ROBUST
 from gblend.config import BlendConfig, TrainConfig
 from gblend.heads import FUSED
+from gblend.later import change_epochs, changes_of, check_later, config_at
 from schemas import Task
 
 FUSED_ONLY = ("naive", "dropout", "early-stop", "pretrain", "ogm-ge")
@@ -135,9 +136,23 @@ def check_methods(
             f"method ogm-ge compares modalities by the probability of the one right class, and a clip has several of "
             f"{several[0]}; leave it out"
         )
-    given, count, heads = blend.fixed_weights, max(1, len(tasks)), len(modalities) + 1
+    check_later(config)
+    for change in changes_of(config):
+        readers = READERS.get(change.name.removeprefix("blend."), BLENDS)
+        if not set(readers) & set(methods):
+            raise ValueError(
+                f"later changes {change.name}, which is read by {', '.join(readers)} only, not by "
+                f"{', '.join(methods)}; leave it out"
+            )
+    if "fixed" in methods:
+        for epoch in (0, *change_epochs(config)):
+            _check_fixed(config_at(config, epoch).blend.fixed_weights, modalities, tasks)
+
+
+def _check_fixed(given: Sequence[float], modalities: Sequence[str], tasks: Mapping[str, Task]) -> None:
+    count, heads = max(1, len(tasks)), len(modalities) + 1
     by_task = [given[at : at + heads] for at in range(0, len(given), heads)]
-    if "fixed" in methods and (len(given) != count * heads or min(given) < 0 or not all(map(any, by_task))):
+    if len(given) != count * heads or min(given) < 0 or not all(map(any, by_task)):
         each = f", for {', then '.join(task.name for task in tasks.values())}" if count > 1 else ""
         zero = " of a task" if count > 1 else ""
         raise ValueError(
@@ -177,5 +192,6 @@ def config_of(method: str, config: TrainConfig) -> TrainConfig:
     0.5
     """
     if method == "dropout" and config.model.fused_dropout == 0.0:
-        return replace(config, model=replace(config.model, fused_dropout=DROPOUT))
-    return config
+        config = replace(config, model=replace(config.model, fused_dropout=DROPOUT))
+    # What changes on the way does so in runs that blend: the full-length probes of an estimate stay what they were.
+    return config if method in BLENDS else replace(config, later=())

@@ -141,6 +141,37 @@ def require_workers(directory: str, settings: Mapping[str, Any], workers: int) -
     _require_same(_workers_of(directory, _numbers(directory), settings), workers, directory)
 
 
+def adopt(directory: str, settings: Mapping[str, Any], *, of: str, their_settings: Mapping[str, Any]) -> None:
+    """Take over the newest state of another run, in place of all there are, to go on from it with other settings.
+
+    It is for the caller to know that up to there both settings mean the same training.
+
+    Args:
+        directory: Of the states of the run that goes on.
+        settings: What decides that run.
+        of: Directory of the other run's states.
+        their_settings: What decides that one.
+
+    Raises:
+        ValueError: The other run has no state that counts.
+    """
+    delete(directory)
+    for number in reversed(_numbers(of)):
+        try:
+            contents = _contents(_place(of, number), their_settings)
+            files = {name: _checked_bytes(_place(of, number), contents, name) for name in contents["files"]}
+        except UnusableError:
+            continue
+        fs, place = fsspec.core.url_to_fs(_place(directory, number))
+        fs.makedirs(place, exist_ok=True)
+        for name, stored in files.items():
+            fs.pipe_file(f"{place}/{name}", stored)
+        contents["settings"] = _digest(settings)
+        write_json(f"{_place(directory, number)}/{WHOLE_FILE}", {**contents, "sha256": _digest(contents)})
+        return
+    raise ValueError(f"{of} holds no state that can be used, and another run is to go on from it")
+
+
 def delete(place: str) -> None:
     """Delete a directory and all in it, if it is there."""
     fs, path = fsspec.core.url_to_fs(place)
@@ -197,12 +228,17 @@ def _read(place: str, settings: Mapping[str, Any]) -> State:
 
 def _values(place: str, contents: Mapping[str, Any], name: str) -> State:
     """Those in a file of a state, checked."""
+    stored = _checked_bytes(place, contents, name)
+    return torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
+
+
+def _checked_bytes(place: str, contents: Mapping[str, Any], name: str) -> bytes:
     stored, expected = _bytes_of(place, name), contents["files"][name]
     if len(stored) != expected["bytes"]:
         raise UnusableError(f"{name} has {len(stored)} bytes instead of {expected['bytes']}")
     if hashlib.sha256(stored).hexdigest() != expected["sha256"]:
         raise UnusableError(f"the contents of {name} are not those that were written")
-    return torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
+    return stored
 
 
 def _contents(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gblend.cost import PROBES_STEP, REFIT_STEP, Pace, probed_epochs
 from gblend.data import RunData
 from gblend.heads import FUSED, head_name, key_of
 from gblend.joint import score_branches, score_tasks
+from gblend.later import config_at, next_change
 from gblend.loop import Learner, Position, Progress, make_optimizer, train_together
 from gblend.loss import LearnedWeights
 from gblend.measure import measure_outputs
@@ -231,6 +232,8 @@ class Training:
         self.moments = moments_of(part_of(state, "moments"))
         self.lesson.restore(part_of(state, "lesson"))
         self.decider.restore(part_of(state, "weights"))
+        if self.spec.method == "fixed" and self.lesson.progress.step == 0:
+            self.weights = None  # they may change here, which the run whose state this is did not know
         refitting = part_of(state, "refit")
         if refitting:
             self.refitting = self._first_refitting()
@@ -308,11 +311,14 @@ class Training:
             if self.after_epoch is not None:
                 self.after_epoch(self)
 
+        # A change of settings cuts it; the loop goes on from there, as after a stop.
+        now = self.lesson.progress.epoch
+        end = next_change(self.config, now, ahead.end_epoch)
         train_together(
             [learner],
             self.data,
-            self.config,
-            position=ahead,
+            config_at(self.config, now),
+            position=replace(ahead, epochs=end - ahead.start_epoch),
             seed=self.spec.seed,
             progress=self.lesson.progress,
             after_step=self._count_step,

@@ -1,6 +1,7 @@
 """What lies in the directory of a trial: enough to go on with it, or to know how it ended.
 
-trial.json     what is trained: the point, what it stands for, the seed; written first, and never changed
+trial.json     what is trained: the point, what it stands for, the seed; written first, and changed only where the
+               trial takes over from another one (`gblend.population`)
 reached.json   its objective after every epoch; written by worker 0 of its training
 run/           the run directory (`gblend.run_files`), with the state of the run while it is not finished
 end.json       how it ended, and of a failed one why; written last
@@ -16,8 +17,9 @@ import fsspec
 
 from gblend.candidate import Candidate, candidate
 from gblend.records import read_json, to_json, write_json
-from gblend.run_files import CHECKPOINT_FILE, STATE_DIRECTORY
+from gblend.run_files import CHECKPOINT_FILE, CONFIG_FILE, STATE_DIRECTORY, what_decides
 from gblend.space import Point
+from gblend.state_files import adopt, delete
 from gblend.trials import Reached, Trial, reached
 
 TRIAL_FILE, REACHED_FILE, END_FILE, RUN_DIRECTORY = "trial.json", "reached.json", "end.json", "run"
@@ -48,6 +50,37 @@ def begin_trial(place: str, *, number: int, point: Point, found: Candidate, seed
         keys = sorted({*there, *stated})
         changes = [f"{k}: {there.get(k)} there, {stated.get(k)} now" for k in keys if there.get(k) != stated.get(k)]
         raise ValueError(f"{place} holds another trial: {'; '.join(changes)}; choose another --out or delete it")
+
+
+def take_over(place: str, of: str, *, epoch: int, point: Point, found: Candidate, later: Sequence[str]) -> bool:
+    """Let a trial go on from where another one is, with settings that differ from there on; False: it has done so.
+
+    Args:
+        place: Directory of the trial.
+        of: That of the other one, which is not in training now.
+        epoch: How far it is.
+        point: Where the trial is in the space from now on.
+        found: What it trains by, from the start.
+        later: The changes in ``found``.
+    """
+    stated, theirs = read_json(f"{place}/{TRIAL_FILE}"), read_json(f"{of}/{RUN_DIRECTORY}/{CONFIG_FILE}")
+    taken = stated.get("taken_over", [])
+    if any(each["epoch"] == epoch for each in taken):
+        return False
+    mine, run = {**theirs, "later": list(later)}, f"{place}/{RUN_DIRECTORY}"
+    delete(run)
+    write_json(f"{run}/{CONFIG_FILE}", mine)
+    adopt(
+        f"{run}/{STATE_DIRECTORY}",
+        what_decides(mine),
+        of=f"{of}/{RUN_DIRECTORY}/{STATE_DIRECTORY}",
+        their_settings=what_decides(theirs),
+    )
+    write_json(f"{place}/{REACHED_FILE}", read_json(f"{of}/{REACHED_FILE}"))
+    taken = [*taken, {"epoch": epoch, "trial": read_json(f"{of}/{TRIAL_FILE}")["number"]}]
+    # Written last: without it all of this is done again.
+    write_json(f"{place}/{TRIAL_FILE}", {**stated, "point": point, **found.to_json(), "taken_over": taken})
+    return True
 
 
 def write_reached(place: str, metric: str, found: Sequence[Reached]) -> None:

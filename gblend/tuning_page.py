@@ -55,7 +55,7 @@ def write_tuning_page(
     best, metric = best_trial(trials), metric_words(next((t.metric for t in trials if t.metric), "objective"))
     methods, heads = methods_of(trials), () if best_run is None else all_heads([best_run])
     names = (*heads, *methods)
-    figures = {
+    figures: dict[str, tuple[str, Figure, str, Sequence[str]]] = {
         "curves": ("Learning curves", curves_figure(trials, metric, names), CURVES, methods),
         "parallel": ("What was tried", parallel_figure(trials, names), PARALLEL, methods),
         "importance": ("What mattered", importance_figure(shares, why_no_shares), IMPORTANCE, ()),
@@ -70,7 +70,10 @@ def write_tuning_page(
         facts=facts(tables),
         best=None if best is None else [(name, text_of(value)) for name, value in best.candidate.settings.items()],
         best_method="" if best is None else best.candidate.method,
-        figures={key: _view(*each, names) for key, each in figures.items()},
+        figures={
+            key: _view(title, figure, caption, legend, names)
+            for key, (title, figure, caption, legend) in figures.items()
+        },
         front=[_row(trial, best) for trial in worth_their_cost(trials)],
         final=None if not tables else cells(tables[0]),
         final_words="" if not tables else f"{tables[0].split} {tables[0].measure}",

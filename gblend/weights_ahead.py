@@ -19,6 +19,7 @@ from gblend.config import TrainConfig
 from gblend.data import RunData
 from gblend.estimate import ProbeLosses, estimate
 from gblend.heads import branch_of, of_each_task
+from gblend.later import change_epochs, config_at
 from gblend.loop import Position
 from gblend.methods import RunSpec
 from gblend.model import BlendModel
@@ -74,6 +75,9 @@ class WeightsAhead:
         blend = self.config.blend
         if self.spec.method in ("online", "tracked"):
             return super_epochs(self.config.epochs, blend.first_epochs, blend.next_epochs)
+        if self.spec.method == "fixed":
+            ends = [*change_epochs(self.config), self.config.epochs]
+            return [end - start for start, end in zip([0, *ends], ends, strict=False)]
         return [self.config.epochs]
 
     def super_epoch(self, epoch: int) -> Position:
@@ -97,8 +101,9 @@ class WeightsAhead:
             after_step: As for `Probes.run`.
             after_epoch: Likewise.
         """
-        heads, method, blend = self.model.head_names, self.spec.method, self.config.blend
-        branches, total = self.model.branches, self.config.blend.total(len(self.model.branches))
+        heads, branches, method = self.model.head_names, self.model.branches, self.spec.method
+        blend = config_at(self.config, ahead.start_epoch).blend
+        total = blend.total(len(branches))
         first = ahead.start_epoch == 0
         if len(branches) == 1:
             return dict.fromkeys(heads, 1.0)
@@ -201,7 +206,7 @@ class WeightsAhead:
         return Probes(
             model=model,
             data=self.data,
-            config=self.config,
+            config=config_at(self.config, ahead.start_epoch),
             ahead=ahead,
             seed=self.spec.seed,
             run_name=self.spec.name,
@@ -209,7 +214,8 @@ class WeightsAhead:
         )
 
     def _estimated(self, probed: _Probed, ahead: Position) -> dict[str, float]:
-        blend, total = self.config.blend, self.config.blend.total(len(self.model.branches))
+        blend = config_at(self.config, ahead.start_epoch).blend
+        total = blend.total(len(self.model.branches))
         weights: dict[str, float] = {}
         for names in of_each_task(self.model.head_names).values():
             previous = [record.weights for record in self.estimates if record.heads == names]

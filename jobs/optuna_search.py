@@ -31,7 +31,7 @@ class Suggestions:
     def __call__(self, trial: Any) -> dict[str, Any]:
         """Draw a point; what Tune's trial gets besides the values themselves."""
         drawn = draw_by(self.search.space_of, lambda domain: suggest(trial, domain))
-        return {"trial": {"number": trial.number, "point": drawn.point}}
+        return {"trial": {"number": trial.number, "point": drawn.point, "until": None}}
 
 
 def searcher_of(search: Search, known: Mapping[int, Drawn]) -> OptunaSearch:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gblend.config import ComputeConfig
 from gblend.placement import resources_of, room
+from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
 from gblend.scores import metric_words
 from gblend.space import Drawn, random_points, some_of_grid
@@ -27,9 +28,10 @@ from gblend.trial_files import RUN_DIRECTORY, end_trial, load_trial, load_trials
 from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
 from jobs.commons import Commons
+from jobs.evolve import evolve
 from jobs.trial import EPOCH, VALUE, CarryOut, Search, reason_of, train, trainable
 
-SchedulerName = Literal["asha", "median", "none"]
+SchedulerName = Literal["asha", "median", "pbt", "none"]
 SearchName = Literal["random", "grid", "optuna"]
 
 REDUCTION = 3
@@ -82,7 +84,7 @@ def side_by_side(nodes: Sequence[Mapping[str, float]], compute: ComputeConfig, a
 
 def scheduler_of(name: SchedulerName, epochs: int) -> TrialScheduler:
     """Of Ray Tune. A trial is never stopped after its last epoch: by then it has cost what it costs."""
-    if name == "none" or epochs < 2:
+    if name in ("none", "pbt") or epochs < 2:  # a population pauses by itself
         return FIFOScheduler()
     first = max(1, round(epochs / REDUCTION ** (RUNGS - 1)))
     if name == "median":
@@ -117,7 +119,7 @@ def planned_points(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> li
     draw = some_of_grid if ways.search == "grid" else random_points
     points = draw(search.space_of, seed=search.seed, count=ways.samples)
     for number, drawn in known.items():
-        if number < len(points) and points[number].point != drawn.point:
+        if ways.scheduler != "pbt" and number < len(points) and points[number].point != drawn.point:
             raise ValueError(
                 f"{trial_place(search.out, number)} is not trial {number} of this search; choose another --out"
             )
@@ -132,6 +134,8 @@ class Book(tune.Callback):
     commons: Any
     say: Callable[[str], object]
     samples: int
+    until: int | None = None
+    """Epoch after which trials pause; None: they do not."""
     trials: dict[int, Trial] = field(default_factory=dict)
     """By number, as they stood when they were last looked at."""
     said_s: float = -SAID_EVERY_S
@@ -148,7 +152,10 @@ class Book(tune.Callback):
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """A trial has ended, or is stopped now: Tune ends its process next."""
-        self._end(number_of(trial), "stopped")
+        if self.until is None:
+            self._end(number_of(trial), "stopped")
+        else:
+            self.commons.end.remote(number_of(trial))
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """A trial has failed, and is not started again."""
@@ -211,7 +218,7 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trials = {trial.number: trial for trial in load_trials(search.out)}
     known = known_points(search, list(trials.values()))
-    space, searcher, samples = _ahead(search, ways, trials, known)
+    points, searcher, samples = _ahead(search, ways, known)
     if samples < ways.samples:
         say(f"this space has no more than {samples} different points: {samples} trials instead of {ways.samples}")
     ended = [number for number, trial in trials.items() if trial.state != "running"]
@@ -221,28 +228,14 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
         return [trials[number] for number in sorted(trials)]
     commons = _here(Commons, threads=4 + 4 * ways.max_concurrent)
     book = Book(search=search, commons=commons, say=say, samples=samples, trials=trials)
-    tuner = tune.Tuner(
-        trainable(search, commons, by),
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            metric=VALUE,
-            mode="max",
-            scheduler=scheduler_of(ways.scheduler, search.recipe.epochs),
-            search_alg=searcher,
-            num_samples=samples if searcher is not None else 1,
-            max_concurrent_trials=ways.max_concurrent,
-            trial_name_creator=lambda trial: f"trial-{number_of(trial):04d}",
-        ),
-        run_config=tune.RunConfig(
-            name=f"{RAY_PREFIX}{time.time_ns()}",
-            storage_path=search.out,
-            failure_config=tune.FailureConfig(max_failures=search.compute.restarts),
-            callbacks=[book],
-            verbose=0,
-        ),
-    )
     try:
-        tuner.fit()
+        if ways.scheduler == "pbt":
+            _generations(search, ways, points, book, by)
+        else:
+            # A scheduler goes by what ended trials were like, so they tell it again.
+            again = ways.scheduler != "none"
+            left = [number for number in range(len(points)) if again or number not in ended]
+            _fit(search, ways, {number: points[number] for number in left}, book, by, searcher=searcher)
     finally:
         ray.kill(commons)
         delete_ray_directories(search.out)
@@ -254,23 +247,66 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
     return found
 
 
-def _ahead(
-    search: Search, ways: Ways, trials: Mapping[int, Trial], known: Mapping[int, Drawn]
-) -> tuple[dict[str, Any], Searcher | None, int]:
-    """What Tune is given to try, and how many trials there will be."""
+def _generations(search: Search, ways: Ways, points: Sequence[Drawn], book: Book, by: CarryOut) -> None:
+    """A population, generation by generation; all members wait for the last one."""
+    ends = generation_ends(search.recipe.epochs)
+    for generation, end in enumerate(ends):
+        book.until = end if end < search.recipe.epochs else None
+        there = {trial.number: trial for trial in load_trials(search.out)}
+        left = {
+            number: drawn
+            for number, drawn in enumerate(points)
+            if (trial := there.get(number)) is None
+            or (trial.state == "running" and (book.until is None or trial.last is None or trial.last.epoch < end))
+        }
+        if left:
+            _fit(search, ways, left, book, by)
+        if book.until is not None:
+            evolve(search, generation=generation, epoch=end, say=book.say)
+
+
+def _fit(
+    search: Search,
+    ways: Ways,
+    points: Mapping[int, Drawn],
+    book: Book,
+    by: CarryOut,
+    *,
+    searcher: Searcher | None = None,
+) -> None:
+    """Have Tune carry out trials, given by number or suggested by a searcher, to their end or until they pause."""
+    given = [{"number": number, "point": dict(each.point), "until": book.until} for number, each in points.items()]
+    tuner = tune.Tuner(
+        trainable(search, book.commons, by),
+        param_space={} if searcher is not None else {"trial": tune.grid_search(cast(list, given))},
+        tune_config=tune.TuneConfig(
+            metric=VALUE,
+            mode="max",
+            scheduler=scheduler_of(ways.scheduler, search.recipe.epochs),
+            search_alg=searcher,
+            num_samples=ways.samples if searcher is not None else 1,
+            max_concurrent_trials=ways.max_concurrent,
+            trial_name_creator=lambda trial: f"trial-{number_of(trial):04d}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"{RAY_PREFIX}{time.time_ns()}",
+            storage_path=search.out,
+            failure_config=tune.FailureConfig(max_failures=search.compute.restarts),
+            callbacks=[book],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _ahead(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> tuple[list[Drawn], Searcher | None, int]:
+    """What is tried, or who suggests it, and how many trials there will be."""
     if ways.search == "optuna":
         from jobs.optuna_search import searcher_of
 
-        return {}, searcher_of(search, known), ways.samples
+        return [], searcher_of(search, known), ways.samples
     points = planned_points(search, ways, known)
-    # A scheduler goes by what ended trials were like, so they tell it again.
-    again = ways.scheduler != "none"
-    given = [
-        {"number": number, "point": dict(drawn.point)}
-        for number, drawn in enumerate(points)
-        if again or number not in trials or trials[number].state == "running"
-    ]
-    return {"trial": tune.grid_search(cast(list, given))}, None, len(points)
+    return points, None, len(points)
 
 
 def _here(kind: type, *, threads: int) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from gblend.candidate import Candidate
 from gblend.config import BlendConfig, ComputeConfig, TrainConfig
-from gblend.judge import Judge, without_test
+from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec, needed_runs
 from gblend.runner import Runner
 from gblend.space import Drawn, at
@@ -69,7 +70,7 @@ class Search:
         return at(self.space_of, point)
 
 
-CarryOut = Callable[[Search, Attempt, Candidate, Any, int], None]
+CarryOut = Callable[[Search, Attempt, Candidate, Any, int, int | None], None]
 """What `train` does."""
 
 
@@ -92,7 +93,7 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out:
     """Carry out a trial, or go on with it; called by Tune.
 
     Args:
-        settings: ``trial``: its ``number`` and its ``point``.
+        settings: ``trial``: its ``number`` and its ``point``, and ``until``, the epoch after which it pauses, or None.
         search: What it has in common with others.
         commons: `jobs.commons.Commons`, the actor.
         carry_out: `train`.
@@ -100,7 +101,7 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out:
     Raises:
         RuntimeError: It has failed; its directory says why.
     """
-    number, point = settings["trial"]["number"], settings["trial"]["point"]
+    number, point, until = (settings["trial"][name] for name in ("number", "point", "until"))
     place = trial_place(search.out, number)
     attempt = Attempt(trial=number, key=uuid.uuid4().hex)
     again = ray.get(commons.begin.remote(attempt, ray.get_runtime_context().current_actor))
@@ -115,11 +116,13 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out:
     if trial is not None and trial.state != "running":
         return
     try:
-        found: Candidate = search.at(point).made
-        begin_trial(place, number=number, point=point, found=found, seed=search.seed)
+        found: Candidate = search.at(point).made if trial is None else trial.candidate
+        if trial is None:
+            begin_trial(place, number=number, point=point, found=found, seed=search.seed)
         known = trial.last.epoch if trial is not None and trial.last is not None else 0
-        carry_out(search, attempt, found, commons, known)
-        end_trial(place, "finished")
+        carry_out(search, attempt, found, commons, known, until)
+        if until is None:
+            end_trial(place, "finished")
     except (RuntimeError, ValueError, OSError, RayError) as error:
         # A trial is a row of the search: it ends with a reason, and the search goes on.
         end_trial(place, "failed", reason_of(error))
@@ -130,10 +133,12 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out:
     tune.report(told(ended.last))
 
 
-def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, known: int) -> None:
-    """The training run, on workers of its own; Tune knows of so many epochs."""
+def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, known: int, until: int | None) -> None:
+    """The training run, on workers of its own, to its end or until an epoch; Tune knows of so many epochs."""
     place = trial_place(search.out, attempt.trial)
     config = found.config(search.recipe)
+    # No trial is judged by a fused head that is trained anew.
+    config = replace(config, blend=replace(config.blend, refit_epochs=0))
     run = RunSpec(method=found.method, seed=search.seed)
     needed = borrowed_runs(search, run, config, commons)
     in_group(
@@ -144,12 +149,13 @@ def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, know
             "run": run,
             "place": place,
             "needed": needed,
+            "until": until,
             "compute": search.compute,
             "entry": Entry(commons=commons, attempt=attempt),
         },
         search.compute,
         storage=place,
-        callbacks=[ReportNew(known=known, last=search.recipe.epochs)],
+        callbacks=[ReportNew(known=known, last=until or search.recipe.epochs)],
     )
 
 
@@ -161,7 +167,8 @@ def work(job: dict[str, Any]) -> None:
         raise RuntimeError("the trial is over")
     here = ray.train.get_context().get_local_world_size()
     loaded, device = open_data(job["data"], config, compute, here=here, say=job["lines"].put)
-    judge = Judge(place=job["place"], borrowed_epochs=len(job["needed"]) * config.epochs, report=ray.train.report)
+    borrowed = len(job["needed"]) * config.epochs
+    judge = Judge(place=job["place"], borrowed_epochs=borrowed, report=ray.train.report, until=job["until"])
     runner = Runner(
         data=without_test(loaded, job["data"]),
         config=config,
@@ -171,7 +178,8 @@ def work(job: dict[str, Any]) -> None:
         say=job["lines"].put,
         after_epoch=judge,
     )
-    runner.run(job["run"], f"{job['place']}/{RUN_DIRECTORY}", job["needed"])
+    with suppress(PauseError):
+        runner.run(job["run"], f"{job['place']}/{RUN_DIRECTORY}", job["needed"])
 
 
 def borrowed_runs(search: Search, run: RunSpec, config: TrainConfig, commons: Any) -> dict[str, str]:
@@ -199,7 +207,7 @@ def shared_config(config: TrainConfig) -> TrainConfig:
         probe_fraction=blend.probe_fraction,
         refit_epochs=plain.refit_epochs,
     )
-    return replace(config, blend=kept, predict_by="fused")
+    return replace(config, blend=kept, later=(), predict_by="fused")
 
 
 def address(base: TrainConfig, search: Search) -> str:

@@ -44,7 +44,7 @@ def tune(
     out: str,
     num_samples: int = 16,
     max_concurrent: int | None = None,
-    scheduler: Literal["asha", "median", "none"] = "asha",
+    scheduler: Literal["asha", "median", "pbt", "none"] = "asha",
     search: Literal["random", "grid", "optuna"] = "random",
     space: Literal["blends", "schedules", "weights"] = "blends",
     seed: int = 0,
@@ -63,7 +63,8 @@ def tune(
             On several nodes, storage they share.
         num_samples: How many trials; with more, the same command goes on to try more.
         max_concurrent: Trials side by side; as many as the cluster has room for when not given.
-        scheduler: What stops trials that fall behind: asha (successive halving), median, or none.
+        scheduler: What becomes of trials that fall behind: they are stopped by asha (successive halving) or median, or
+            go on from the best, with its settings a little changed, by pbt (population based training); or none.
         search: What is tried next: at random, the points of a grid, or what Optuna suggests (gblend[tune]).
         space: What is searched: blends (schedules, estimators, their rules, optimiser), schedules (with probes, and
             nothing else), or weights (given by hand, and the learning rate).
@@ -72,7 +73,7 @@ def tune(
         compute: Workers of each trial and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
-    require_usable(num_samples, max_concurrent, search, seed, final_seeds, config, compute)
+    require_usable(num_samples, max_concurrent, scheduler, search, seed, final_seeds, config, compute)
     loaded = without_test(load_run_data(data, config), data)
     # What cannot be trained at all is said before any trial fails of it.
     make_plan(data, config, ["online", "equal"], [seed], compute=compute, place=lambda run: f"{out}/final/{run.name}")
@@ -131,6 +132,7 @@ def tune(
 def require_usable(
     num_samples: int,
     max_concurrent: int | None,
+    scheduler: str,
     search: str,
     seed: int,
     final_seeds: tuple[int, ...],
@@ -147,6 +149,10 @@ def require_usable(
             f"--final-seeds must be one or more and not hold the seed of the search ({seed}), by which the winner was "
             f"chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
         )
+    if scheduler == "pbt" and search == "optuna":
+        raise ValueError("--scheduler pbt moves the settings itself; use --search random or grid for where it begins")
+    if scheduler == "pbt" and num_samples < 2:
+        raise ValueError(f"--scheduler pbt needs a population of --num-samples 2 or more, got {num_samples}")
     if search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ValueError("--search optuna needs the package optuna; pip install 'gblend[tune]', or use another search")
     if compute.ingest == "ray":

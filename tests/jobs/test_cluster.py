@@ -131,13 +131,14 @@ def test_the_pods_of_a_rayjob_mount_volumes_they_have_and_run_the_image_s_ray(pa
         assert container["resources"]["limits"] == container["resources"]["requests"]
 
 
-def test_the_nodes_of_the_training_rayjob_hold_its_workers():
-    spec = yaml.safe_load((CLUSTER / "rayjob-train.yaml").read_text())["spec"]
+@pytest.mark.parametrize(("name", "groups"), [("train", 1), ("tune", 2)])
+def test_the_nodes_of_a_training_rayjob_hold_its_workers_and_those_of_a_search_two_trials(name, groups):
+    spec = yaml.safe_load((CLUSTER / f"rayjob-{name}.yaml").read_text())["spec"]
     flag = {name: float(value) for name, value in re.findall(r"--([a-z-]+) (\d+)", spec["entrypoint"])}
     (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     node = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     fitting = min(node["nvidia.com/gpu"] // flag["gpus-per-worker"], float(node["cpu"]) // flag["cpus-per-worker"])
-    assert flag["workers"] == fitting * group["replicas"]
+    assert flag["workers"] * groups == fitting * group["replicas"]
 
 
 def test_both_bases_of_the_image_have_the_pinned_ray_and_a_python_it_is_pinned_for():

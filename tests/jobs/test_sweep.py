@@ -36,7 +36,7 @@ def search_of(out: Path, **changes) -> Search:
 def saying(values: list[float | None]):
     """In place of a training: trial n ends every epoch at its value; None: it fails in the second."""
 
-    def by(search, attempt, found, commons, known) -> None:
+    def by(search, attempt, found, commons, known, until) -> None:
         place, value = trial_place(search.out, attempt.trial), values[attempt.trial]
         reached: list[Reached] = []
         for epoch in range(1, search.recipe.epochs + 1):

@@ -147,6 +147,30 @@ def test_another_search_in_the_same_directory_is_refused_with_the_difference(fin
         searched(data, str(finished), config=config, search="grid")
 
 
+@pytest.mark.slow
+def test_in_a_population_the_worse_trial_goes_on_from_the_better_one_and_each_is_a_run_from_the_start(
+    data, tmp_path, ray_session
+):
+    config = replace(CONFIG, epochs=2)
+    assert sweep.generation_ends(config.epochs) == [1, 2]
+    out = tmp_path / "population"
+    searched(data, str(out), config=config, space="weights", scheduler="pbt", search="random")
+    trials = load_trials(str(out))
+    assert [trial.state for trial in trials] == ["finished", "finished"]
+    (generation,) = json.loads((out / "generations.json").read_text())
+    (taken,) = generation["taken_over"]
+    values = [generation["objectives"][str(number)] for number in (0, 1)]
+    assert taken["from"] == max((0, 1), key=lambda number: (values[number], -number)) != taken["trial"]
+    assert trials[taken["trial"]].candidate.settings["later"]
+    loaded = without_test(load_run_data(data, config), data)
+    for trial in trials:
+        alone = Runner(data=loaded, config=trial.candidate.config(config), data_path=data)
+        alone.run(RunSpec(method="fixed", seed=0), str(tmp_path / str(trial.number)))
+        assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
+    rows = json.loads((out / "final.json").read_text())[0]["rows"]
+    assert [row["method"] for row in rows] == ["found", "online (10, 5)", "equal"]
+
+
 class StopFirst(FIFOScheduler):
     """Stops trial 0 as soon as it says anything."""
 
