@@ -29,6 +29,7 @@ JOBS = {
     "column": "tensors of your own to a modality of a dataset",
     "train": "one run of one method",
     "compare": "methods x seeds to a table and a report",
+    "tune": "a search for a schedule of loss weights",
     "evaluate": "a run on a split, several windows a clip",
     "predict": "a run on video files",
     "report": "runs to one HTML page",

@@ -198,7 +198,7 @@ def about(best: Trial, search: Search) -> dict:
 
 def in_table(trials: list[Trial]) -> str:
     """Trials that are worth their cost, as text: what a cheaper schedule loses."""
-    top = trials[-1] if trials else None
+    top = best_trial(trials)
     lines = [
         [
             str(trial.number),

@@ -66,7 +66,9 @@ def test_part_of_a_grid_is_taken_in_an_order_of_the_seed_and_all_of_it_where_ask
     assert few != [key(drawn.point) for drawn in some_of_grid(space, seed=2, count=5)]
 
 
-def test_of_a_grid_that_is_too_large_to_go_through_different_points_are_taken():
+def test_of_a_grid_that_is_too_large_to_go_through_different_points_are_taken(monkeypatch):
+    monkeypatch.setattr("gblend.space.MOST_GRID", 100)
+
     def large(draw):
         return [draw.real(f"x{at}", 0.0, 1.0) for at in range(8)]
 
