@@ -25,6 +25,7 @@ from gblend.trial_files import RUN_DIRECTORY
 from gblend.trials import Trial, best_trial, worth_their_cost
 from gblend.tuning_page import write_tuning_page
 from gblend.worker import make_plan
+from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
 from jobs.final import compare_rows, plan_rows, train_rows
 from jobs.places import absolute
@@ -73,6 +74,7 @@ def tune(
         compute: Workers of each trial and what each of them holds.
     """
     data, out = absolute(data), absolute(out)
+    compute = with_cache(compute, data)
     require_usable(num_samples, max_concurrent, scheduler, search, seed, final_seeds, config, compute)
     loaded = without_test(load_run_data(data, config), data)
     # What cannot be trained at all is said before any trial fails of it.
