@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gblend.config import ComputeConfig
+from gblend.lines import reason_of
 from gblend.placement import resources_of, room
 from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
@@ -29,7 +30,7 @@ from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
 from jobs.commons import Commons
 from jobs.evolve import evolve
-from jobs.trial import EPOCH, VALUE, CarryOut, Search, reason_of, train, trainable
+from jobs.trial import EPOCH, VALUE, CarryOut, Search, train, trainable
 
 SchedulerName = Literal["asha", "median", "pbt", "none"]
 SearchName = Literal["random", "grid", "optuna"]

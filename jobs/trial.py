@@ -23,6 +23,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from gblend.candidate import Candidate
 from gblend.config import BlendConfig, ComputeConfig, TrainConfig
 from gblend.judge import Judge, PauseError, without_test
+from gblend.lines import reason_of
 from gblend.methods import RunSpec, needed_runs
 from gblend.runner import Runner
 from gblend.space import Drawn, at
@@ -219,12 +220,6 @@ def address(base: TrainConfig, search: Search) -> str:
 def told(reached: Reached) -> dict[str, Any]:
     """What Tune is told of a value."""
     return {EPOCH: reached.epoch, VALUE: reached.value, "branch_epochs": reached.branch_epochs}
-
-
-def reason_of(error: BaseException) -> str:
-    """A line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def trainable(search: Search, commons: Any, carry_out: CarryOut) -> Any:
