@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from benchmarks.processes import descendants
 from gblend.candidate import read_schedule
@@ -21,9 +23,12 @@ from gblend.runner import Runner
 from gblend.runs import load_run
 from gblend.trial_files import load_trials
 from gblend.trials import read_trials
+from jobs import sweep
 from jobs.cli import main
+from jobs.sweep import Ways, carry_out
 from tests.gblend.stops import assert_same_run
-from tests.jobs.tuned import CONFIG, searched, write_data
+from tests.jobs.test_sweep import search_of
+from tests.jobs.tuned import COMPUTE, CONFIG, searched, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
@@ -140,3 +145,54 @@ def test_another_search_in_the_same_directory_is_refused_with_the_difference(fin
     config = replace(CONFIG, epochs=EPOCHS, optim=replace(CONFIG.optim, learning_rate=0.1))
     with pytest.raises(ValueError, match=r"holds another search \(optim.learning_rate: 0.05 there, 0.1 now\)"):
         searched(data, str(finished), config=config, search="grid")
+
+
+@pytest.mark.slow
+def test_in_a_population_the_worse_trial_goes_on_from_the_better_one_and_each_is_a_run_from_the_start(
+    data, tmp_path, ray_session
+):
+    config = replace(CONFIG, epochs=2)
+    assert sweep.generation_ends(config.epochs) == [1, 2]
+    out = tmp_path / "population"
+    searched(data, str(out), config=config, space="weights", scheduler="pbt", search="random")
+    trials = load_trials(str(out))
+    assert [trial.state for trial in trials] == ["finished", "finished"]
+    (generation,) = json.loads((out / "generations.json").read_text())
+    (taken,) = generation["taken_over"]
+    values = [generation["objectives"][str(number)] for number in (0, 1)]
+    assert taken["from"] == max((0, 1), key=lambda number: (values[number], -number)) != taken["trial"]
+    assert trials[taken["trial"]].candidate.settings["later"]
+    loaded = without_test(load_run_data(data, config), data)
+    for trial in trials:
+        alone = Runner(data=loaded, config=trial.candidate.config(config), data_path=data)
+        alone.run(RunSpec(method="fixed", seed=0), str(tmp_path / str(trial.number)))
+        assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
+    rows = json.loads((out / "final.json").read_text())[0]["rows"]
+    assert [row["method"] for row in rows] == ["found", "online (10, 5)", "equal"]
+
+
+class StopFirst(FIFOScheduler):
+    """Stops trial 0 as soon as it says anything."""
+
+    def on_trial_result(self, tune_controller, trial, result):
+        first = trial.config["trial"]["number"] == 0
+        return TrialScheduler.STOP if first else TrialScheduler.CONTINUE
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_stopped_frees_its_workers_for_the_next_one(data, tmp_path, monkeypatch, ray_session):
+    """Two workers of one core are all that the cluster has: were they kept, the second trial could never start."""
+    monkeypatch.setattr(sweep, "scheduler_of", lambda name, epochs: StopFirst())
+    config = replace(CONFIG, epochs=40)
+    compute = replace(COMPUTE, workers=2)
+    fingerprint = load_run_data(data, config).fingerprint
+    search = search_of(tmp_path, data=data, fingerprint=fingerprint, recipe=config, space="weights", compute=compute)
+    ways = Ways(search="random", scheduler="asha", samples=2, max_concurrent=1)
+    first, second = carry_out(search, ways, say=print)
+    assert (first.state, second.state) == ("stopped", "finished")
+    assert len(first.reached) < config.epochs
+    assert not (Path(first.directory) / "run" / "state").exists()
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < 2:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.2)
