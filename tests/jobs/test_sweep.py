@@ -69,10 +69,10 @@ def test_the_median_rule_stops_early_and_optuna_goes_on_from_what_a_search_found
     pytest.importorskip("optuna")
     ways = Ways(search="optuna", scheduler="median", samples=4, max_concurrent=1)
     by = saying([0.9, 0.8, 0.85, 0.1, 0.7])
-    first = carry_out(search_of(tmp_path), ways, say=print, by=by)
+    first = carry_out(search_of(tmp_path), ways, say=[].append, by=by)
     assert [trial.state for trial in first] == ["finished", "finished", "finished", "stopped"]
     assert first[3].last.epoch == 1
-    more = carry_out(search_of(tmp_path), replace(ways, samples=5), say=print, by=by)
+    more = carry_out(search_of(tmp_path), replace(ways, samples=5), say=[].append, by=by)
     assert more[:4] == first
     assert more[4].state in ("finished", "stopped")
     assert len({str(trial.point) for trial in more}) == 5
@@ -89,7 +89,7 @@ def test_a_search_whose_trials_have_all_ended_asks_the_cluster_for_nothing(tmp_p
         end_trial(place, "finished")
     monkeypatch.setattr(ray, "remote", None)
     ways = Ways(search="random", scheduler="asha", samples=2, max_concurrent=1)
-    assert carry_out(search, ways, say=print) == load_trials(str(tmp_path))
+    assert carry_out(search, ways, say=[].append) == load_trials(str(tmp_path))
 
 
 @pytest.mark.parametrize(("search", "said"), [("random", "is not trial 0 of this search"), ("optuna", "another space")])
@@ -102,7 +102,7 @@ def test_trials_of_another_search_are_refused(tmp_path, search, said):
     begin_trial(trial_place(str(tmp_path), 0), number=0, point=point, found=found, seed=0)
     ways = Ways(search=search, scheduler="none", samples=2, max_concurrent=1)
     with pytest.raises(ValueError, match=said):
-        carry_out(search_of(tmp_path), ways, say=print)
+        carry_out(search_of(tmp_path), ways, say=[].append)
 
 
 def random_other(search: Search) -> dict:
