@@ -181,7 +181,7 @@ class StopFirst(FIFOScheduler):
 def test_a_trial_that_is_stopped_frees_its_worker_for_the_next_one(data, tmp_path, monkeypatch, ray_session):
     """A worker of two cores is all that the cluster has room for: were it kept, the second trial could never start."""
     monkeypatch.setattr(sweep, "scheduler_of", lambda name, epochs: StopFirst())
-    config = replace(CONFIG, epochs=40)
+    config = replace(CONFIG, epochs=10)
     compute = replace(COMPUTE, cpus_per_worker=2.0)
     fingerprint = load_run_data(data, config).fingerprint
     search = search_of(tmp_path, data=data, fingerprint=fingerprint, recipe=config, space="weights", compute=compute)
