@@ -17,11 +17,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from benchmarks.processes import descendants
 from gblend.candidate import read_schedule
 from gblend.data import load_run_data
-from gblend.judge import without_test
+from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec
 from gblend.runner import Runner
 from gblend.runs import load_run
-from gblend.trial_files import load_trials
+from gblend.trial_files import load_trials, trial_place
 from gblend.trials import read_trials
 from jobs import sweep
 from jobs.cli import main
@@ -147,6 +147,16 @@ def test_another_search_in_the_same_directory_is_refused_with_the_difference(fin
         searched(data, str(finished), config=config, search="grid")
 
 
+def train_here(search, attempt, found, commons, known, until) -> None:
+    """In place of a training on workers of its own: the same in the process of the trial."""
+    place, config = trial_place(search.out, attempt.trial), found.config(search.recipe)
+    loaded = without_test(load_run_data(search.data, config), search.data)
+    judge = Judge(place=place, borrowed_epochs=0, report=lambda reached: None, until=until)
+    runner = Runner(data=loaded, config=config, data_path=search.data, after_epoch=judge)
+    with suppress(PauseError):
+        runner.run(RunSpec(method=found.method, seed=search.seed), f"{place}/run")
+
+
 @pytest.mark.slow
 def test_in_a_population_the_worse_trial_goes_on_from_the_better_one_and_each_is_a_run_from_the_start(
     data, tmp_path, ray_session
@@ -155,7 +165,8 @@ def test_in_a_population_the_worse_trial_goes_on_from_the_better_one_and_each_is
     assert sweep.generation_ends(config.epochs) == [1, 2]
     out = tmp_path / "population"
     search = search_of(out, data=data, recipe=config, space="weights")
-    trials = carry_out(search, Ways(search="random", scheduler="pbt", samples=2, max_concurrent=2), say=[].append)
+    ways = Ways(search="random", scheduler="pbt", samples=2, max_concurrent=2)
+    trials = carry_out(search, ways, say=[].append, by=train_here)
     assert [trial.state for trial in trials] == ["finished", "finished"]
     (generation,) = json.loads((out / "generations.json").read_text())
     (taken,) = generation["taken_over"]
