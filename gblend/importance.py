@@ -27,13 +27,16 @@ def importance(trials: Sequence[Trial], domains: Mapping[int, Mapping[str, Domai
     """
     finished = [trial for trial in trials if trial.state == "finished" and math.isfinite(trial.objective)]
     names = dict.fromkeys(name for trial in finished for name in trial.point)
-    found = {}
-    for name in names:
-        having = [trial for trial in finished if name in trial.point]
-        if len(having) >= FEWEST and _varies(name, having):
-            common = [other for other in names if all(other in trial.point for trial in having)]
-            found[name] = _shares(having, [other for other in common if _varies(other, having)], domains, seed)[name]
-    return found
+    drawers = {name: tuple(trial.number for trial in finished if name in trial.point) for name in names}
+    found: dict[str, float] = {}
+    for numbers in dict.fromkeys(drawers.values()):  # a forest for each set of trials: growing one takes seconds
+        having = [trial for trial in finished if trial.number in numbers]
+        common = [name for name in names if set(drawers[name]) >= set(numbers) and _varies(name, having)]
+        judged = [name for name in common if drawers[name] == numbers]
+        if len(having) >= FEWEST and judged:
+            shares = _shares(having, common, domains, seed)
+            found |= {name: shares[name] for name in judged}
+    return {name: found[name] for name in names if name in found}
 
 
 def why_not(trials: Sequence[Trial], search: str) -> str:
