@@ -74,11 +74,12 @@ class S3Server:
         return [parts[1].rsplit(" ", 1)[0] for parts in lines if len(parts) > 2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def s3_socket() -> Iterator[socket.socket]:
     """The socket of an S3 server that may be started later, and the environment that leads to it.
 
-    Ray's workers inherit the environment of the session they are started in, so it is set before Ray is.
+    Ray's workers and loader processes inherit the environment of the moment when Ray or their fork server was started,
+    by whichever test, so it is set before the first one.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import descendants
+from gblend.candidate import read_schedule
 from gblend.runs import load_run
+from gblend.trials import read_trials
 from jobs.manifest import manifest
 from tests.media import ordinary_clip
 
@@ -115,7 +117,8 @@ def failed(cluster, tmp_path_factory) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_driver_and_workers_of_both_nodes_import_the_packages_that_were_uploaded(failed):
     # The packages are also installed in the interpreter that runs the job, so that it works proves nothing.
-    (line,) = [line for line in failed.stdout.splitlines() if line.startswith("[[")]
+    # Of a job that fails, the last lines are printed once more.
+    line = next(line for line in failed.stdout.splitlines() if line.startswith("[["))
     places = json.loads(line)
     assert len(places) == 3
     for directory, file in places:
@@ -133,7 +136,7 @@ def test_a_submitted_job_that_fails_says_why_and_exits_with_an_error(failed):
 def data(cluster, tmp_path_factory) -> Path:
     """A data set that a submitted job made."""
     root = tmp_path_factory.mktemp("submitted")
-    for split, count in (("train", 6), ("test", 1)):
+    for split, count in (("train", 6), ("val", 1), ("test", 1)):
         for label in ("a", "b"):
             for number in range(count):
                 ordinary_clip(root / "videos" / split / label / f"{number}.mp4")
@@ -148,7 +151,7 @@ def data(cluster, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_submitted_preprocess_job_writes_the_data_set(data):
     counts = json.loads((data / "dataset.json").read_text())["counts"]
-    assert (counts["train"]["ok"], counts["test"]["ok"]) == (12, 2)
+    assert {split: counts[split]["ok"] for split in counts} == {"train": 12, "val": 2, "test": 2}
 
 
 @pytest.mark.slow
@@ -163,4 +166,17 @@ def test_a_submitted_training_of_two_workers_on_two_nodes_writes_its_run(cluster
     result = load_run(str(out)).result
     assert (result.method, result.workers, result.train_clips + result.heldout_clips) == ("equal", 2, 12)
     assert result.scores["test"]["fused"].count == 2
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_submitted_search_writes_a_schedule_and_its_report(cluster, data):
+    out = data.parent / "search"
+    line = f"jobs.tune small-cpu --data {data} --out {out} --num-samples 1 --space weights --scheduler none --epochs 1"
+    line += " --modalities rgb logmel --input.frames 4 --blend.refit-epochs 0 --final-seeds 1"
+    done = submit(cluster, "-m", *line.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_schedule(str(out / "best.json")).method == "fixed"
+    (trial,) = read_trials(str(out / "trials.parquet"))
+    assert trial.state == "finished"
     assert (out / "report.html").is_file()

@@ -44,4 +44,4 @@ def searched(data: str, out: str, **changes) -> str:
 
 
 if __name__ == "__main__":
-    searched(sys.argv[1], sys.argv[2], config=replace(CONFIG, epochs=int(sys.argv[3])), search="grid")
+    searched(sys.argv[1], sys.argv[2], config=replace(CONFIG, epochs=int(sys.argv[3])), search="grid", max_concurrent=1)
