@@ -86,6 +86,7 @@ def make_plan(
     *,
     compute: ComputeConfig,
     place: Callable[[RunSpec], str],
+    behind: Sequence[str] = (),
 ) -> Plan:
     """Check everything that can be checked before a cluster is asked for anything, and order the runs.
 
@@ -96,6 +97,7 @@ def make_plan(
         seeds: Every method runs once with each.
         compute: How many workers there will be.
         place: Run directory of a run.
+        behind: Methods of runs elsewhere that build on these: what they read is set for a reason.
 
     Raises:
         ValueError: Data, methods, seeds, networks or a run directory that is already there do not fit.
@@ -107,7 +109,7 @@ def make_plan(
     require_packages(compute.log)
     loaded = load_run_data(data, config)
     modalities = loaded.modalities
-    check_methods(methods, modalities, config, loaded.tasks)
+    check_methods([*methods, *behind], modalities, config, loaded.tasks)
     class_weights_by_task(config.loss, loaded.class_counts or {}, loaded.tasks, torch.device("cpu"))
     # An epoch's first batches show whether there are clips enough for every worker.
     for clips in (loaded.train, loaded.probe_part or loaded.train):

@@ -109,6 +109,7 @@ class Commons:
                     [runs[0].seed],
                     compute=compute,
                     place=lambda run: f"{place}/{run.name}",
+                    behind=["online"],
                 )
                 if plan.pending:
                     train_runs(plan, compute, storage=place)

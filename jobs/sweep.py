@@ -216,7 +216,7 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
     # Tune would print tables, and write what it is told into several files a trial.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of a trial that fails, `Book` says why in a line
     trials = {trial.number: trial for trial in load_trials(search.out)}
     known = known_points(search, list(trials.values()))
     points, searcher, samples = _ahead(search, ways, known)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gblend.config import ComputeConfig, EncodersConfig, ModelConfig
+from gblend.config import BlendConfig, ComputeConfig, EncodersConfig, ModelConfig
 from gblend.data import load_run_data
 from gblend.methods import RunSpec
 from gblend.run_files import run_settings, what_decides
@@ -46,6 +46,16 @@ def test_what_can_be_made_is_planned(tmp_path):
     made = plan(with_column(tmp_path / "data"), run_config(), tmp_path, methods=("uni:pose", "pretrain"))
     assert [run.method for run in made.places] == ["uni:pose", "uni:rgb", "pretrain"]
     assert made.pending == 3
+
+
+def test_a_setting_that_nobody_reads_is_refused_unless_a_run_elsewhere_that_builds_on_these_reads_it(tmp_path):
+    data, config = with_column(tmp_path / "data"), run_config(blend=BlendConfig(probe_fraction=0.5))
+    with pytest.raises(ValueError, match=r"blend.probe_fraction is read by online only, not by naive; leave it out"):
+        plan(data, config, tmp_path)
+    shared = make_plan(
+        data, config, ["naive"], [0], compute=ComputeConfig(workers=1), place=lambda run: run.name, behind=["online"]
+    )
+    assert [run.method for run in shared.places] == ["naive"]
 
 
 def test_a_run_that_another_number_of_workers_began_is_refused_and_otherwise_pending(tmp_path):
