@@ -34,7 +34,7 @@ Victim = Literal["worker", "driver", "node"]
 
 SETTINGS = """
     --method online --epochs 3 --blend.first-epochs 2 --blend.next-epochs 1 --blend.refit-epochs 1 --workers 2
-    --checkpoint-every 2 --batch-size 8 --input.frames 4
+    --checkpoint-every 2 --batch-size 8 --input.frames 4 --loader-processes 1
 """
 
 NODES = 3

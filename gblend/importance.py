@@ -33,7 +33,7 @@ def importance(trials: Sequence[Trial], domains: Mapping[int, Mapping[str, Domai
         having = [trial for trial in finished if trial.number in numbers]
         common = [name for name in names if set(drawers[name]) >= set(numbers) and _varies(name, having)]
         judged = [name for name in common if drawers[name] == numbers]
-        if len(having) >= FEWEST and judged:
+        if len(having) >= FEWEST and judged and len({trial.objective for trial in having}) > 1:
             shares = _shares(having, common, domains, seed)
             found |= {name: shares[name] for name in judged}
     return {name: found[name] for name in names if name in found}

@@ -156,9 +156,11 @@ class Runner:
             log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)
             log.write(*work.records)
             work.after_record = log.write
-        work.train()
-        if log is not None:
-            log.close()
+        try:
+            work.train()
+        finally:
+            if log is not None:
+                log.close()
         work.score()
         return work
 

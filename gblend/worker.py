@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import ray.train
@@ -25,6 +25,7 @@ from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
 from gblend.heads import of_each_task
+from gblend.judge import without_test
 from gblend.lines import Lines, printed, reason_of
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
@@ -60,6 +61,8 @@ class Plan:
     """How many of them are not finished."""
     branch_epochs: float
     """What these cost, each from its start (`gblend.cost`)."""
+    test: Literal["scored", "hidden"] = "scored"
+    """Whether they are scored on the test split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +90,7 @@ def make_plan(
     compute: ComputeConfig,
     place: Callable[[RunSpec], str],
     behind: Sequence[str] = (),
+    test: Literal["scored", "hidden"] = "scored",
 ) -> Plan:
     """Check everything that can be checked before a cluster is asked for anything, and order the runs.
 
@@ -98,6 +102,7 @@ def make_plan(
         compute: How many workers there will be.
         place: Run directory of a run.
         behind: Methods of runs elsewhere that build on these: what they read is set for a reason.
+        test: Whether the runs are scored on the test split.
 
     Raises:
         ValueError: Data, methods, seeds, networks or a run directory that is already there do not fit.
@@ -138,7 +143,7 @@ def make_plan(
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         network = make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
         prepare(network, config, compute)
-    return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost)
+    return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost, test=test)
 
 
 def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequence[Plan] = ()) -> None:
@@ -263,6 +268,7 @@ def _work(job: dict) -> None:
     done, total = 0, sum(len(plan.places) for plan in plans)
     for plan in plans:
         data, device = open_data(plan.data, plan.config, compute, here=here, say=job["lines"].put)
+        data = data if plan.test == "scored" else without_test(data, plan.data)
         runner = Runner(
             data=data,
             config=plan.config,

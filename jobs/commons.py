@@ -95,7 +95,7 @@ class Commons:
             compute: Size of the worker group.
 
         Raises:
-            RuntimeError: It failed; then it fails for everybody.
+            RuntimeError: It failed, for all who waited.
         """
         with self._lock:
             first = place not in self._shared
@@ -110,12 +110,15 @@ class Commons:
                     compute=compute,
                     place=lambda run: f"{place}/{run.name}",
                     behind=["online"],
+                    test="hidden",
                 )
                 if plan.pending:
                     train_runs(plan, compute, storage=place)
                 future.set_result(None)
             except Exception as error:
-                # Whatever it is, nobody may wait for ever.
+                # Whatever it is, nobody may wait for ever; who asks next tries again.
+                with self._lock:
+                    del self._shared[place]
                 future.set_exception(RuntimeError(f"of runs that trials share: {error}"))
         future.result()
 

@@ -1,5 +1,7 @@
 """The winner of a search, trained anew with seeds it has not seen, beside its controls; here the test split is read."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,12 +40,15 @@ def plan_rows(
     """
     rows = []
     for name, each in contestants(found).items():
-        place = f"{out}/{FINAL_DIRECTORY}/{name.translate(str.maketrans(' ', '-', '(),'))}"
+        config = each.config(recipe)
+        # A search that goes on may find another winner, which is trained beside the earlier one.
+        trained = hashlib.sha256(f"{each.method} {json.dumps(config.to_json(), sort_keys=True)}".encode()).hexdigest()
+        place = f"{out}/{FINAL_DIRECTORY}/{name.translate(str.maketrans(' ', '-', '(),'))}-{trained[:8]}"
 
         def of_run(run: RunSpec, place: str = place) -> str:
             return f"{place}/{run.name}"
 
-        plan = make_plan(data, each.config(recipe), [each.method], seeds, compute=compute, place=of_run)
+        plan = make_plan(data, config, [each.method], seeds, compute=compute, place=of_run)
         rows.append(Row(name=name, method=each.method, plan=plan))
     return rows
 

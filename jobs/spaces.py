@@ -23,9 +23,10 @@ def blends(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidate:
     lengths = super_epochs(config.epochs, settings["blend.first_epochs"], settings.get("blend.next_epochs", 1))
     if method == "online":
         settings |= probes(draw, lengths)
-    # `tracked` makes no estimate for the first one.
-    estimates = len(lengths) if method == "online" else len(lengths) - 1
-    settings |= rules(draw, estimates=estimates, branches=len(branches_of(heads)))
+    # `tracked` makes no estimate for the first one; a probe is as long as its super-epoch, or shorter.
+    estimated = lengths if method == "online" else lengths[:-1]
+    longest = min(max(estimated), settings.get("blend.probe_epochs", max(estimated)))
+    settings |= rules(draw, estimates=len(estimated), longest=longest, branches=len(branches_of(heads)))
     return Candidate(method=method, settings={**settings, **optimizer(draw, config)})
 
 
@@ -33,7 +34,10 @@ def schedules(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidat
     """Super-epochs, estimators and probes alone: a small space, for few trials."""
     method, settings = schedule(draw, config.epochs)
     lengths = super_epochs(config.epochs, settings["blend.first_epochs"], settings.get("blend.next_epochs", 1))
-    return Candidate(method=method, settings=settings | (probes(draw, lengths) if method == "online" else {}))
+    if method == "online":
+        settings |= reuse(draw)
+        settings |= probes(draw, lengths[1:] if settings["blend.reuse"] == "offline" else lengths)
+    return Candidate(method=method, settings=settings)
 
 
 def schedule(draw: Draw, epochs: int) -> tuple[str, dict[str, Any]]:
@@ -47,15 +51,19 @@ def schedule(draw: Draw, epochs: int) -> tuple[str, dict[str, Any]]:
     return method, settings
 
 
-def probes(draw: Draw, lengths: Sequence[int]) -> dict[str, Any]:
-    """Settings of `online` alone. It has no probe of its own where its only super-epoch takes `offline`'s weights.
+def reuse(draw: Draw) -> dict[str, Any]:
+    """First weights of `online`: full-length probes pay where trials share them, with one optimiser for all."""
+    return {"blend.reuse": draw.choice("blend.reuse", ("none", "offline"))}
+
+
+def probes(draw: Draw, probed: Sequence[int]) -> dict[str, Any]:
+    """Settings of the probes of `online`.
 
     Args:
         draw: As everywhere.
-        lengths: Of the super-epochs.
+        probed: Lengths of the super-epochs that have probes of their own.
     """
-    settings: dict[str, Any] = {"blend.reuse": draw.choice("blend.reuse", ("none", "offline"))}
-    probed = lengths[1:] if settings["blend.reuse"] == "offline" else lengths
+    settings: dict[str, Any] = {}
     if probed:
         settings["blend.probe_fraction"] = draw.choice("blend.probe_fraction", (0.25, 0.5, 1.0))
         if max(probed) > 1:
@@ -63,10 +71,12 @@ def probes(draw: Draw, lengths: Sequence[int]) -> dict[str, Any]:
     return settings
 
 
-def rules(draw: Draw, *, estimates: int, branches: int) -> dict[str, Any]:
-    """What turns O and G into weights beyond the paper's formula."""
-    settings: dict[str, Any] = {
-        "blend.probe_end": draw.choice("blend.probe_end", ("last", "best-v")),
+def rules(draw: Draw, *, estimates: int, longest: int, branches: int) -> dict[str, Any]:
+    """What turns O and G into weights beyond the paper's formula; ``longest`` is the longest probe, in epochs."""
+    settings: dict[str, Any] = {}
+    if longest > 1:
+        settings["blend.probe_end"] = draw.choice("blend.probe_end", ("last", "best-v"))
+    settings |= {
         "blend.overfitting_floor": draw.choice("blend.overfitting_floor", ("none", "standard-error")),
         "blend.shrinkage": draw.choice("blend.shrinkage", (0.0, 0.25, 0.5, "noise")),
     }

@@ -5,13 +5,16 @@ same command reads them back, so that it does not matter what was lost with the 
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import fsspec
 import ray
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
@@ -25,10 +28,11 @@ from gblend.run_files import STATE_DIRECTORY
 from gblend.scores import metric_words
 from gblend.space import Drawn, random_points, some_of_grid
 from gblend.state_files import delete
-from gblend.trial_files import RUN_DIRECTORY, end_trial, load_trial, load_trials, trial_place
+from gblend.trial_files import RUN_DIRECTORY, begin_trial, end_trial, load_trial, load_trials, trial_place
 from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
-from jobs.commons import Commons
+from jobs.cli import JobError
+from jobs.commons import GONE_WITHIN_S, Commons
 from jobs.evolve import evolve
 from jobs.trial import EPOCH, VALUE, CarryOut, Search, train, trainable
 
@@ -39,7 +43,7 @@ REDUCTION = 3
 """ASHA keeps a third of the trials at every rung."""
 
 RUNGS = 3
-"""So many rungs at most, the first at 1 / 9 of the epochs."""
+"""So many rungs, the first at 1 / 9 of the epochs, the last at the end."""
 
 TRIALS_FILE = "trials.parquet"
 
@@ -87,10 +91,9 @@ def scheduler_of(name: SchedulerName, epochs: int) -> TrialScheduler:
     """Of Ray Tune. A trial is never stopped after its last epoch: by then it has cost what it costs."""
     if name in ("none", "pbt") or epochs < 2:  # a population pauses by itself
         return FIFOScheduler()
-    first = max(1, round(epochs / REDUCTION ** (RUNGS - 1)))
+    first = math.ceil(epochs / REDUCTION ** (RUNGS - 1))  # rounded down, there would be a rung just before the end
     if name == "median":
         return MedianStoppingRule(time_attr=EPOCH, grace_period=first, min_samples_required=3)
-    # Its last rung is before the last epoch, where `max_t` ends a trial anyway.
     return ASHAScheduler(time_attr=EPOCH, max_t=epochs, grace_period=first, reduction_factor=REDUCTION)
 
 
@@ -140,6 +143,8 @@ class Book(tune.Callback):
     trials: dict[int, Trial] = field(default_factory=dict)
     """By number, as they stood when they were last looked at."""
     said_s: float = -SAID_EVERY_S
+    ending: list[Any] = field(default_factory=list)
+    """Calls that free the workers of trials that are over."""
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial has come to the end of an epoch."""
@@ -154,28 +159,37 @@ class Book(tune.Callback):
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """A trial has ended, or is stopped now: Tune ends its process next."""
         if self.until is None:
-            self._end(number_of(trial), "stopped")
+            self._end(trial, "stopped")
         else:
-            self.commons.end.remote(number_of(trial))
+            self._free(number_of(trial))
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """A trial has failed, and is not started again."""
         error = trial.get_pickled_error() or trial.get_error()
         reason = reason_of(error) if isinstance(error, BaseException) else reason_of(RuntimeError(error or "unknown"))
-        self._end(number_of(trial), "failed", reason)
+        self._end(trial, "failed", reason)
 
-    def _end(self, number: int, state: Literal["stopped", "failed"], reason: str = "") -> None:
+    def wait(self) -> None:
+        """Return when the workers of all trials that are over are free, or will not be."""
+        ray.wait(self.ending, num_returns=len(self.ending), timeout=2 * GONE_WITHIN_S)
+
+    def _end(self, of: Any, state: Literal["stopped", "failed"], reason: str = "") -> None:
+        number, point = number_of(of), of.config["trial"]["point"]
         place = trial_place(self.search.out, number)
+        if load_trial(place) is None:  # its process was lost before it said what it is
+            begin_trial(place, number=number, point=point, found=self.search.at(point).made, seed=self.search.seed)
         end_trial(place, state, reason)  # unless it has said itself how it ended
-        self.commons.end.remote(number)
+        self._free(number)
         trial = load_trial(place)
-        if trial is None:
-            return
+        assert trial is not None
         if self.trials.get(number) != trial:
             self.trials[number] = trial
             self._write()
             ended = sum(each.state != "running" for each in self.trials.values())
             self.say(f"[{ended}/{self.samples}] {in_words(trial)}")
+
+    def _free(self, number: int) -> None:
+        self.ending.append(self.commons.end.remote(number))
 
     def _write(self) -> None:
         write_trials(f"{self.search.out}/{TRIALS_FILE}", list(self.trials.values()))
@@ -208,11 +222,14 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
         by: How a trial is carried out.
 
     Returns:
-        All trials, by number.
+        All trials, by number; all of them have ended.
 
     Raises:
-        ValueError: There are trials of another search, or not one fits on the cluster.
+        ValueError: There are trials of another search.
+        JobError: Some have not ended.
     """
+    # With its own handler of Ctrl-C, Tune would return as if it were done.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     # Tune would print tables, and write what it is told into several files a trial.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -225,8 +242,23 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
     ended = [number for number, trial in trials.items() if trial.state != "running"]
     if trials:
         say(f"{len(trials)} trials have begun before, {len(ended)} of them have ended")
-    if set(ended) >= set(range(samples)):
-        return [trials[number] for number in sorted(trials)]
+    if not set(ended) >= set(range(samples)):
+        _carry_out(search, ways, points, searcher, say=say, by=by, samples=samples, trials=trials)
+    return _concluded(search, samples)
+
+
+def _carry_out(
+    search: Search,
+    ways: Ways,
+    points: Sequence[Drawn],
+    searcher: Searcher | None,
+    *,
+    say: Callable[[str], object],
+    by: CarryOut,
+    samples: int,
+    trials: dict[int, Trial],
+) -> None:
+    ended = [number for number, trial in trials.items() if trial.state != "running"]
     commons = _here(Commons, threads=4 + 4 * ways.max_concurrent)
     book = Book(search=search, commons=commons, say=say, samples=samples, trials=trials)
     try:
@@ -237,14 +269,23 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
             again = ways.scheduler != "none"
             left = [number for number in range(len(points)) if again or number not in ended]
             _fit(search, ways, {number: points[number] for number in left}, book, by, searcher=searcher)
+        book.wait()
     finally:
         ray.kill(commons)
-        delete_ray_directories(search.out)
+
+
+def _concluded(search: Search, samples: int) -> list[Trial]:
+    """All trials, once what they no longer need is deleted and ``trials.parquet`` is written."""
     found = load_trials(search.out)
     write_trials(f"{search.out}/{TRIALS_FILE}", found)
+    delete_ray_directories(search.out)
     for trial in found:
         if trial.state in ("stopped", "failed"):
             delete(f"{trial.directory}/{RUN_DIRECTORY}/{STATE_DIRECTORY}")
+            delete_ray_directories(trial.directory)
+    left = samples - sum(trial.state != "running" for trial in found if trial.number < samples)
+    if left:
+        raise JobError(f"{left} of {samples} trials have not ended; the same command goes on with them")
     return found
 
 
@@ -262,8 +303,22 @@ def _generations(search: Search, ways: Ways, points: Sequence[Drawn], book: Book
         }
         if left:
             _fit(search, ways, left, book, by)
+        _require_at(search, end, len(points))
         if book.until is not None:
             evolve(search, generation=generation, epoch=end, say=book.say)
+
+
+def _require_at(search: Search, epoch: int, samples: int) -> None:
+    """Raise `JobError` where a member of a population has not come so far: it cannot be compared with others."""
+    there = {trial.number: trial for trial in load_trials(search.out)}
+    left = [
+        number
+        for number in range(samples)
+        if (trial := there.get(number)) is None
+        or (trial.state == "running" and (trial.last is None or trial.last.epoch != epoch))
+    ]
+    if left:
+        raise JobError(f"{len(left)} trials have not come to epoch {epoch}; the same command goes on with them")
 
 
 def _fit(
@@ -276,6 +331,7 @@ def _fit(
     searcher: Searcher | None = None,
 ) -> None:
     """Have Tune carry out trials, given by number or suggested by a searcher, to their end or until they pause."""
+    fs, root = fsspec.core.url_to_fs(search.out)
     given = [{"number": number, "point": dict(each.point), "until": book.until} for number, each in points.items()]
     tuner = tune.Tuner(
         trainable(search, book.commons, by),
@@ -291,7 +347,8 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name=f"{RAY_PREFIX}{time.time_ns()}",
-            storage_path=search.out,
+            storage_path=root,
+            storage_filesystem=PyFileSystem(FSSpecHandler(fs)),
             failure_config=tune.FailureConfig(max_failures=search.compute.restarts),
             callbacks=[book],
             verbose=0,

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from gblend.candidate import Candidate
@@ -125,6 +125,8 @@ def run_trial(settings: dict[str, Any], search: Search, commons: Any, carry_out:
         if until is None:
             end_trial(place, "finished")
     except (RuntimeError, ValueError, OSError, RayError) as error:
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            raise  # What was lost is not this trial's own: Tune starts it again, or the driver gives it up.
         # A trial is a row of the search: it ends with a reason, and the search goes on.
         end_trial(place, "failed", reason_of(error))
         raise RuntimeError(reason_of(error)) from error

@@ -6,20 +6,23 @@ ray job submit --working-dir . -- \
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from typing import Literal
 
-import ray
-
 from gblend.candidate import write_schedule
+from gblend.cluster import nodes, require_room
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.contest import contestants
 from gblend.data import load_run_data
 from gblend.heads import FUSED, head_names
 from gblend.importance import importance, why_not
 from gblend.judge import without_test
+from gblend.methods import check_methods
 from gblend.run_files import flat
 from gblend.runs import load_run
 from gblend.scores import metric_words
 from gblend.search_files import require_same_search
+from gblend.space import random_points
 from gblend.table_text import aligned, decimal, to_text
 from gblend.trial_files import RUN_DIRECTORY
 from gblend.trials import Trial, best_trial, worth_their_cost
@@ -34,6 +37,7 @@ from jobs.report import command_line
 from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side
 from jobs.trial import Search
+from schemas import Task
 
 COMPUTE = ComputeConfig()
 
@@ -76,7 +80,13 @@ def tune(
     data, out = absolute(data), absolute(out)
     compute = with_cache(compute, data)
     require_usable(num_samples, max_concurrent, scheduler, search, seed, final_seeds, config, compute)
-    loaded = without_test(load_run_data(data, config), data)
+    whole = load_run_data(data, config)
+    loaded = without_test(whole, data)
+    if "test" not in whole.splits:
+        raise ValueError(
+            f"{data} has no clip in split 'test', on which the winner of a search is compared; hold some clips out as "
+            "'test' in the manifest and run `gblend preprocess` again"
+        )
     # What cannot be trained at all is said before any trial fails of it.
     make_plan(data, config, ["online", "equal"], [seed], compute=compute, place=lambda run: f"{out}/final/{run.name}")
     searched = Search(
@@ -90,6 +100,7 @@ def tune(
         seed=seed,
         compute=compute,
     )
+    require_readers_of(searched, num_samples, loaded.tasks)
     settings = {
         **config.to_json(),
         "space": space,
@@ -100,14 +111,16 @@ def tune(
         "data_fingerprint": loaded.fingerprint,
         "workers": compute.workers,
     }
-    require_same_search(out, flat(settings))
+    if scheduler == "pbt":
+        settings["num_samples"] = num_samples  # one that joined later would never take over
     with connect():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        count, why = side_by_side(nodes, compute, max_concurrent)
+        require_room(compute, spread=False)
+        count, why = side_by_side(nodes(), compute, max_concurrent)
+        require_same_search(out, flat(settings))
         print(why, flush=True)
         ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
         trials = carry_out(searched, ways, say=say)
-        best = best_of(trials, num_samples)
+        best = best_of(trials)
         write_schedule(f"{out}/best.json", best.candidate, about=about(best, searched))
         print(f"\n{in_table(worth_their_cost(trials))}\n", flush=True)
         rows = plan_rows(best.candidate, config, final_seeds, data=data, out=out, compute=compute)
@@ -151,6 +164,8 @@ def require_usable(
             f"--final-seeds must be one or more and not hold the seed of the search ({seed}), by which the winner was "
             f"chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
         )
+    if config.later:
+        raise ValueError("--later is not for a search: it is what a trial of a population ends with; leave it out")
     if scheduler == "pbt" and search == "optuna":
         raise ValueError("--scheduler pbt moves the settings itself; use --search random or grid for where it begins")
     if scheduler == "pbt" and num_samples < 2:
@@ -163,25 +178,27 @@ def require_usable(
         raise ValueError("--blend.probes spread is not for a search: its trials share the machines already; use shared")
 
 
-def best_of(trials: list[Trial], wanted: int) -> Trial:
+def require_readers_of(search: Search, samples: int, tasks: Mapping[str, Task]) -> None:
+    """Raise ``ValueError`` where the recipe sets what a trial, or what it may be compared with, does not read."""
+    methods: dict[str, TrainConfig] = {}
+    for drawn in random_points(search.space_of, seed=search.seed, count=samples):
+        for each in contestants(drawn.made).values():
+            methods.setdefault(each.method, each.config(search.recipe))
+    for method, config in methods.items():
+        check_methods([method], search.modalities, config, tasks)
+
+
+def best_of(trials: list[Trial]) -> Trial:
     """The winner.
 
     Raises:
-        JobError: There is none, or trials are left.
+        JobError: There is none.
     """
-    left = wanted_left(trials, wanted)
-    if left:
-        raise JobError(f"{left} of {wanted} trials have not ended; the same command goes on with them")
     best = best_trial(trials)
     if best is None:
         reasons = list(dict.fromkeys(trial.reason for trial in trials if trial.state == "failed"))
         raise JobError(f"no trial was finished; {len(reasons)} reasons, the first: {reasons[0] if reasons else 'none'}")
     return best
-
-
-def wanted_left(trials: list[Trial], wanted: int) -> int:
-    """Trials that have begun and not ended."""
-    return sum(trial.state == "running" for trial in trials if trial.number < wanted)
 
 
 def about(best: Trial, search: Search) -> dict:

@@ -54,6 +54,11 @@ def test_trials_that_did_not_end_and_settings_that_did_not_differ_are_left_out()
     assert shares == importance(trials, domains_of(trials), seed=0)
 
 
+def test_an_objective_that_is_the_same_everywhere_has_no_shares():
+    trials = trials_of(lambda a, b, c: 0.5, count=20)
+    assert importance(trials, domains_of(trials), seed=0) == {}
+
+
 def test_too_few_trials_have_no_shares_and_a_reason():
     trials = trials_of(lambda a, b, c: a, count=FEWEST - 1)
     assert importance(trials, domains_of(trials), seed=0) == {}

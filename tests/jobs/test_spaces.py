@@ -10,7 +10,7 @@ from gblend.methods import check_methods
 from gblend.schedule import super_epochs
 from gblend.space import grid_points, random_points
 from jobs.recipes import RECIPES, small_cpu
-from jobs.spaces import SPACES, blends, probes, schedule, weights
+from jobs.spaces import SPACES, blends, schedules, weights
 
 HEADS = ("rgb", "logmel", "fused")
 TASKS = ("verb/rgb", "verb/logmel", "verb/fused", "noun/rgb", "noun/logmel", "noun/fused")
@@ -25,12 +25,12 @@ def short(epochs: int):
 
 
 def schedules_and_probes(epochs: int):
-    """The part of the space in which one thing depends on another."""
+    """The space in which one thing depends most on another, and the lengths of super-epochs."""
 
     def space(draw):
-        method, settings = schedule(draw, epochs)
-        lengths = super_epochs(epochs, settings["blend.first_epochs"], settings.get("blend.next_epochs", 1))
-        return method, settings | (probes(draw, lengths) if method == "online" else {}), lengths
+        found = schedules(draw, short(epochs), HEADS)
+        first, following = (found.settings.get(f"blend.{name}_epochs", 1) for name in ("first", "next"))
+        return found.method, found.settings, super_epochs(epochs, first, following)
 
     return space
 
@@ -66,6 +66,18 @@ def test_smoothing_is_drawn_only_where_there_is_an_estimate_before():
         lengths = super_epochs(3, drawn.point["blend.first_epochs"], drawn.point.get("blend.next_epochs", 1))
         estimates = len(lengths) - (drawn.made.method == "tracked")
         assert ("blend.smoothing" in drawn.point) == (estimates > 1)
+
+
+def test_the_end_of_a_probe_is_drawn_only_where_a_probe_has_epochs_to_choose_from():
+    seen = set()
+    for drawn in random_points(space_of(short(3)), seed=0, count=60):
+        point, online = drawn.point, drawn.made.method == "online"
+        lengths = super_epochs(3, point["blend.first_epochs"], point.get("blend.next_epochs", 1))
+        longest = max(lengths if online else lengths[:-1])
+        chooses = min(longest, point.get("blend.probe_epochs", longest)) > 1
+        assert ("blend.probe_end" in point) == chooses
+        seen.add(chooses)
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("name", RECIPES)

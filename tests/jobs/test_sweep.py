@@ -2,17 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 
+from gblend.candidate import Candidate
 from gblend.config import ComputeConfig
-from gblend.trial_files import load_trials, trial_place, write_reached
+from gblend.methods import RunSpec
+from gblend.space import random_point, random_points
+from gblend.trial_files import begin_trial, end_trial, load_trials, trial_place, write_reached
 from gblend.trials import Reached, read_trials
+from jobs import sweep
+from jobs.cli import JobError
+from jobs.commons import Commons
 from jobs.sweep import Ways, carry_out, scheduler_of, side_by_side
-from jobs.trial import Search, address, shared_config, told
+from jobs.trial import Search, address, run_trial, shared_config, told
 from tests.jobs.tuned import COMPUTE, CONFIG
 
 EPOCHS = 9
@@ -79,9 +88,6 @@ def test_the_median_rule_stops_early_and_optuna_goes_on_from_what_a_search_found
 
 
 def test_a_search_whose_trials_have_all_ended_asks_the_cluster_for_nothing(tmp_path, monkeypatch):
-    from gblend.space import random_points
-    from gblend.trial_files import begin_trial, end_trial
-
     search = search_of(tmp_path)
     for number, drawn in enumerate(random_points(search.space_of, seed=0, count=2)):
         place = trial_place(search.out, number)
@@ -89,14 +95,72 @@ def test_a_search_whose_trials_have_all_ended_asks_the_cluster_for_nothing(tmp_p
         end_trial(place, "finished")
     monkeypatch.setattr(ray, "remote", None)
     ways = Ways(search="random", scheduler="asha", samples=2, max_concurrent=1)
-    assert carry_out(search, ways, say=[].append) == load_trials(str(tmp_path))
+    found = carry_out(search, ways, say=[].append)
+    assert found == load_trials(str(tmp_path)) == read_trials(str(tmp_path / "trials.parquet"))
+
+
+def test_trials_that_never_began_are_left_to_do_and_not_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_carry_out", lambda *_, **__: None)
+    ways = Ways(search="random", scheduler="asha", samples=3, max_concurrent=1)
+    with pytest.raises(JobError, match="3 of 3 trials have not ended; the same command goes on with them"):
+        carry_out(search_of(tmp_path), ways, say=[].append)
+
+
+def test_a_population_of_which_a_member_is_behind_decides_nothing(tmp_path, monkeypatch):
+    search = search_of(tmp_path, space="weights")
+    points = random_points(search.space_of, seed=0, count=2)
+    for number, drawn in enumerate(points):
+        place = trial_place(search.out, number)
+        begin_trial(place, number=number, point=drawn.point, found=drawn.made, seed=0)
+        epochs = range(1, 3 - number)
+        write_reached(
+            place,
+            "accuracy",
+            [Reached(epoch=e, super_epoch=1, value=0.5, branch_epochs=float(e), seconds=0.1) for e in epochs],
+        )
+    monkeypatch.setattr(sweep, "_fit", lambda *_, **__: None)  # as if it had been stopped
+    book = sweep.Book(search=search, commons=None, say=[].append, samples=2)
+    ways = Ways(search="random", scheduler="pbt", samples=2, max_concurrent=1)
+    with pytest.raises(JobError, match="1 trials have not come to epoch 2; the same command goes on with them"):
+        sweep._generations(search, ways, points, book, by=saying([]))
+    assert not (tmp_path / "generations.json").exists()
+
+
+def test_a_trial_whose_driver_or_machine_is_lost_has_not_failed(tmp_path, monkeypatch):
+    search = search_of(tmp_path)
+    (drawn,) = random_points(search.space_of, seed=0, count=1)
+    monkeypatch.setattr("jobs.trial.ray", SimpleNamespace(get=lambda _: False, get_runtime_context=MagicMock()))
+
+    def lost(*_) -> None:
+        raise RayActorError
+
+    settings = {"trial": {"number": 0, "point": dict(drawn.point), "until": None}}
+    with pytest.raises(RayActorError):
+        run_trial(settings, search, MagicMock(), lost)
+    assert [trial.state for trial in load_trials(str(tmp_path))] == ["running"]
+
+
+def test_runs_that_trials_share_are_not_scored_on_test_and_tried_again_when_they_failed(monkeypatch):
+    plans: list[dict] = []
+
+    def plan(*_, **options):
+        plans.append(options)
+        if len(plans) == 1:
+            raise ValueError("out of memory")
+        return SimpleNamespace(pending=0)
+
+    monkeypatch.setattr("jobs.commons.make_plan", plan)
+    commons = Commons()
+    given = ("place", [RunSpec(method="naive", seed=0)], "data", CONFIG, COMPUTE)
+    with pytest.raises(RuntimeError, match="of runs that trials share: out of memory"):
+        commons.ensure(*given)
+    commons.ensure(*given)
+    commons.ensure(*given)
+    assert [each["test"] for each in plans] == ["hidden", "hidden"]
 
 
 @pytest.mark.parametrize(("search", "said"), [("random", "is not trial 0 of this search"), ("optuna", "another space")])
 def test_trials_of_another_search_are_refused(tmp_path, search, said):
-    from gblend.candidate import Candidate
-    from gblend.trial_files import begin_trial
-
     found = Candidate(method="online", settings={})
     point = {"method": "online"} if search == "optuna" else random_other(search_of(tmp_path))
     begin_trial(trial_place(str(tmp_path), 0), number=0, point=point, found=found, seed=0)
@@ -107,8 +171,6 @@ def test_trials_of_another_search_are_refused(tmp_path, search, said):
 
 def random_other(search: Search) -> dict:
     """A point of the space that another seed gives."""
-    from gblend.space import random_point
-
     return random_point(search.space_of, seed=5, number=3).point
 
 
@@ -118,9 +180,9 @@ def test_schedulers_let_a_trial_train_for_a_ninth_of_its_epochs_and_end_none_aft
     assert isinstance(asha, ASHAScheduler)
     assert isinstance(median, MedianStoppingRule)
     (bracket,) = asha._brackets
-    rungs = sorted(rung for rung, _ in bracket._rungs)
-    assert rungs[0] == max(1, round(epochs / 9)) == median._grace_period
-    assert rungs[-1] <= epochs
+    ninth = -(-epochs // 9)
+    assert sorted(rung for rung, _ in bracket._rungs if rung < epochs) == [e for e in (ninth, 3 * ninth) if e < epochs]
+    assert median._grace_period == ninth
 
 
 def test_how_many_trials_run_at_a_time_follows_from_the_cluster():

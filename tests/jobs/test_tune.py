@@ -15,7 +15,7 @@ import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from benchmarks.processes import descendants
-from gblend.candidate import read_schedule
+from gblend.candidate import Candidate, read_schedule
 from gblend.data import load_run_data
 from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec
@@ -25,6 +25,7 @@ from gblend.trial_files import load_trials, trial_place
 from gblend.trials import read_trials
 from jobs import sweep
 from jobs.cli import main
+from jobs.final import plan_rows
 from jobs.sweep import Ways, carry_out
 from tests.gblend.stops import assert_same_run
 from tests.jobs.test_sweep import search_of
@@ -32,6 +33,7 @@ from tests.jobs.tuned import COMPUTE, CONFIG, searched, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
+SMALL = "--modalities rgb logmel --input.crop-px 8 --input.scale-px 8 --input.frames 2 --input.mel-frames 8 --workers 1"
 
 
 @pytest.fixture(scope="module")
@@ -180,28 +182,65 @@ def test_in_a_population_the_worse_trial_goes_on_from_the_better_one_and_each_is
         assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
 
 
-class StopFirst(FIFOScheduler):
-    """Stops trial 0 as soon as it says anything."""
+class StopAll(FIFOScheduler):
+    """Stops a trial as soon as it says anything."""
 
     def on_trial_result(self, tune_controller, trial, result):
-        first = trial.config["trial"]["number"] == 0
-        return TrialScheduler.STOP if first else TrialScheduler.CONTINUE
+        return TrialScheduler.STOP
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_stopped_frees_its_worker_for_the_next_one(data, tmp_path, monkeypatch, ray_session):
+def test_trials_that_are_stopped_free_their_workers_for_what_follows(data, tmp_path, monkeypatch, ray_session):
     """A worker of two cores is all that the cluster has room for: were it kept, the second trial could never start."""
-    monkeypatch.setattr(sweep, "scheduler_of", lambda name, epochs: StopFirst())
+    monkeypatch.setattr(sweep, "scheduler_of", lambda name, epochs: StopAll())
     config = replace(CONFIG, epochs=10)
     compute = replace(COMPUTE, cpus_per_worker=2.0)
     fingerprint = load_run_data(data, config).fingerprint
     search = search_of(tmp_path, data=data, fingerprint=fingerprint, recipe=config, space="weights", compute=compute)
     ways = Ways(search="random", scheduler="asha", samples=2, max_concurrent=1)
     first, second = carry_out(search, ways, say=[].append)
-    assert (first.state, second.state) == ("stopped", "finished")
-    assert len(first.reached) < config.epochs
-    assert not (Path(first.directory) / "run" / "state").exists()
-    deadline = time.monotonic() + 30
+    for trial in (first, second):
+        assert trial.state == "stopped"
+        assert 0 < len(trial.reached) < config.epochs
+        assert not (Path(trial.directory) / "run" / "state").exists()
+        assert not list(Path(trial.directory).glob("ray-*"))
+    deadline = time.monotonic() + 10  # for Ray to count what it has been given back
     while ray.available_resources().get("CPU", 0) < 2:
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.2)
+
+
+def test_a_search_that_goes_on_may_find_another_winner(data, tmp_path):
+    """Its runs have directories of their own, and so have those of controls with another learning rate."""
+
+    def places(rate: float) -> dict[str, str]:
+        found = Candidate(method="tracked", settings={"blend.first_epochs": 1, "optim.learning_rate": rate})
+        rows = plan_rows(found, CONFIG, (1,), data=data, out=str(tmp_path), compute=COMPUTE)
+        return {row.name: str(Path(*row.plan.places.values())) for row in rows}
+
+    first, other = places(0.05), places(0.1)
+    assert first == places(0.05)
+    assert len({*first.values(), *other.values()}) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "weights", "--blend.smoothing", "0.3"], "blend.smoothing is read by tracked, online only, not by"),
+        (["--later", "1 optim.learning_rate 0.1"], "--later is not for a search"),
+        (["--final-seeds", "0"], "--final-seeds must be one or more and not hold the seed of the search (0)"),
+        (["--scheduler", "pbt", "--num-samples", "1"], "--scheduler pbt needs a population of --num-samples 2 or more"),
+    ],
+)
+def test_what_no_search_could_use_is_one_line_before_anything_starts(data, tmp_path, capsys, arguments, message):
+    line = f"tune small-cpu --data {data} --out {tmp_path} {SMALL}".split()
+    assert main([*line, *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_a_data_set_without_a_test_split_is_refused_before_anything_starts(tmp_path, capsys):
+    data = write_data(tmp_path / "data", splits=("train", "val"))
+    assert main(f"tune small-cpu --data {data} --out {tmp_path}/out {SMALL}".split()) == 1
+    assert "has no clip in split 'test', on which the winner of a search is compared" in capsys.readouterr().err

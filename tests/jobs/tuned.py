@@ -1,6 +1,7 @@
 """A data set of a few pictures and ramps, and the smallest search there is over it; as a program, one search."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ CONFIG = TrainConfig(
 COMPUTE = ComputeConfig(workers=1, restarts=0)
 
 
-def write_data(root: Path) -> str:
+def write_data(root: Path, *, splits: Sequence[str] = ("train", "val", "test")) -> str:
     """Twelve clips to train on, six to choose by, six to test on."""
     counts = {"train": 12, "val": 6, "test": 6}
     root.mkdir(parents=True, exist_ok=True)
@@ -30,6 +31,7 @@ def write_data(root: Path) -> str:
         {
             split: [gradient_clip(f"{split}{i}", seed=3 * i, label=i % 3) for i in range(count)]
             for split, count in counts.items()
+            if split in splits
         },
         spec=FeatureSpec(rgb=RgbSpec(fixed_size_px=(20, 24))),
     )
