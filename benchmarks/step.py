@@ -1,6 +1,6 @@
 """Training steps per second of `gblend.loop` over a plain PyTorch loop that trains the same networks.
 
-    python -m benchmarks.step [--recipe small-cpu] [--device cpu] [--rounds 18] [--check]     (about three minutes)
+    python -m benchmarks.step [--recipe small-cpu] [--device cpu] [--rounds 10] [--check]     (about three minutes)
 
 The plain loop is what one writes in a notebook: a DataLoader, a cosine rule for the learning rate, a forward pass, a
 weighted sum of cross-entropies, a backward pass, an optimiser's step. It knows no missing modality, no other worker, no
@@ -204,9 +204,9 @@ def main() -> int:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--memory-format", choices=["channels-last", "contiguous"], default="channels-last")
     parser.add_argument("--compile", choices=["none", "inductor"], default="none")
-    parser.add_argument("--clips", type=int, default=128)
+    parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=1, help="of a turn")
-    parser.add_argument("--rounds", type=int, default=18, help="turns of each loop")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each loop")
     parser.add_argument("--check", action="store_true", help="exit with 1 when the budget is not met")
     given = parser.parse_args()
     torch.set_num_threads(1)

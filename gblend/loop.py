@@ -352,6 +352,6 @@ def _shared(learner: Learner, config: TrainConfig) -> torch.nn.Module:
 def _to_training_mode(lane: _Lane) -> None:
     lane.network.train()
     for part in lane.learner.model.modules():
-        parameters = list(part.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        trains = any(parameter.requires_grad for parameter in part.parameters())
+        if not trains and next(part.parameters(), None) is not None:
             part.eval()
