@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import fsspec
@@ -21,18 +21,17 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gblend.config import ComputeConfig
-from gblend.lines import reason_of
 from gblend.placement import resources_of, room
 from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
-from gblend.scores import metric_words
 from gblend.space import Drawn, random_points, some_of_grid
 from gblend.state_files import delete
-from gblend.trial_files import RUN_DIRECTORY, begin_trial, end_trial, load_trial, load_trials, trial_place
+from gblend.trial_files import RUN_DIRECTORY, load_trials, trial_place
 from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
+from jobs.book import TRIALS_FILE, Book, number_of
 from jobs.cli import JobError
-from jobs.commons import GONE_WITHIN_S, Commons
+from jobs.commons import Commons
 from jobs.evolve import evolve
 from jobs.trial import EPOCH, VALUE, CarryOut, Search, train, trainable
 
@@ -44,11 +43,6 @@ REDUCTION = 3
 
 RUNGS = 3
 """So many rungs, the first at 1 / 9 of the epochs, the last at the end."""
-
-TRIALS_FILE = "trials.parquet"
-
-SAID_EVERY_S = 30.0
-"""At most one line about progress in so long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,88 +122,6 @@ def planned_points(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> li
                 f"{trial_place(search.out, number)} is not trial {number} of this search; choose another --out"
             )
     return points
-
-
-@dataclass(kw_only=True)
-class Book(tune.Callback):
-    """Keeps account of trials, on the driver: a line and a row for each that ends."""
-
-    search: Search
-    commons: Any
-    say: Callable[[str], object]
-    samples: int
-    until: int | None = None
-    """Epoch after which trials pause; None: they do not."""
-    trials: dict[int, Trial] = field(default_factory=dict)
-    """By number, as they stood when they were last looked at."""
-    said_s: float = -SAID_EVERY_S
-    ending: list[Any] = field(default_factory=list)
-    """Calls that free the workers of trials that are over."""
-
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A trial has come to the end of an epoch."""
-        now = time.monotonic()
-        if now - self.said_s >= SAID_EVERY_S:
-            self.said_s = now
-            self.say(
-                f"trial {number_of(trial)}: epoch {result[EPOCH]} of {self.search.recipe.epochs}, "
-                f"objective {result[VALUE]:.3f}"
-            )
-
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """A trial has ended, or is stopped now: Tune ends its process next."""
-        if self.until is None:
-            self._end(trial, "stopped")
-        else:
-            self._free(number_of(trial))
-
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """A trial has failed, and is not started again."""
-        error = trial.get_pickled_error() or trial.get_error()
-        reason = reason_of(error) if isinstance(error, BaseException) else reason_of(RuntimeError(error or "unknown"))
-        self._end(trial, "failed", reason)
-
-    def wait(self) -> None:
-        """Return when the workers of all trials that are over are free, or will not be."""
-        ray.wait(self.ending, num_returns=len(self.ending), timeout=2 * GONE_WITHIN_S)
-
-    def _end(self, of: Any, state: Literal["stopped", "failed"], reason: str = "") -> None:
-        number, point = number_of(of), of.config["trial"]["point"]
-        place = trial_place(self.search.out, number)
-        if load_trial(place) is None:  # its process was lost before it said what it is
-            begin_trial(place, number=number, point=point, found=self.search.at(point).made, seed=self.search.seed)
-        end_trial(place, state, reason)  # unless it has said itself how it ended
-        self._free(number)
-        trial = load_trial(place)
-        assert trial is not None
-        if self.trials.get(number) != trial:
-            self.trials[number] = trial
-            self._write()
-            ended = sum(each.state != "running" for each in self.trials.values())
-            self.say(f"[{ended}/{self.samples}] {in_words(trial)}")
-
-    def _free(self, number: int) -> None:
-        self.ending.append(self.commons.end.remote(number))
-
-    def _write(self) -> None:
-        write_trials(f"{self.search.out}/{TRIALS_FILE}", list(self.trials.values()))
-
-
-def number_of(trial: Any) -> int:
-    """Of a trial of Tune's."""
-    return trial.config["trial"]["number"]
-
-
-def in_words(trial: Trial) -> str:
-    """A line about a trial that has ended."""
-    if trial.last is None:
-        return f"trial {trial.number} {trial.state}{f': {trial.reason}' if trial.reason else ''}"
-    said = (
-        f"trial {trial.number} {trial.state} after {trial.last.epoch} epochs: {trial.candidate.method}, "
-        f"val {metric_words(trial.metric)} {trial.objective:.3f}, {trial.branch_epochs:g} branch-epochs, "
-        f"{trial.last.seconds:.0f} s"
-    )
-    return f"{said}: {trial.reason}" if trial.reason else said
 
 
 def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: CarryOut = train) -> list[Trial]:

@@ -18,6 +18,7 @@ from gblend.space import random_point, random_points
 from gblend.trial_files import begin_trial, end_trial, load_trials, trial_place, write_reached
 from gblend.trials import Reached, read_trials
 from jobs import sweep
+from jobs.book import Book
 from jobs.cli import JobError
 from jobs.commons import Commons
 from jobs.sweep import Ways, carry_out, scheduler_of, side_by_side
@@ -119,7 +120,7 @@ def test_a_population_of_which_a_member_is_behind_decides_nothing(tmp_path, monk
             [Reached(epoch=e, super_epoch=1, value=0.5, branch_epochs=float(e), seconds=0.1) for e in epochs],
         )
     monkeypatch.setattr(sweep, "_fit", lambda *_, **__: None)  # as if it had been stopped
-    book = sweep.Book(search=search, commons=None, say=[].append, samples=2)
+    book = Book(search=search, commons=None, say=[].append, samples=2)
     ways = Ways(search="random", scheduler="pbt", samples=2, max_concurrent=1)
     with pytest.raises(JobError, match="1 trials have not come to epoch 2; the same command goes on with them"):
         sweep._generations(search, ways, points, book, by=saying([]))
