@@ -227,7 +227,7 @@ def _require_at(search: Search, epoch: int, samples: int) -> None:
         number
         for number in range(samples)
         if (trial := there.get(number)) is None
-        or (trial.state == "running" and (trial.last is None or trial.last.epoch != epoch))
+        or (trial.state == "running" and (trial.last is None or trial.last.epoch < epoch))
     ]
     if left:
         raise JobError(f"{len(left)} trials have not come to epoch {epoch}; the same command goes on with them")

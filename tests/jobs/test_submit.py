@@ -25,6 +25,7 @@ from jobs.manifest import manifest
 from tests.media import ordinary_clip
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = "--modalities rgb logmel --input.frames 4 --blend.refit-epochs 0"
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -86,6 +87,13 @@ def submit(cluster: tuple[str, dict[str, str]], *command: str) -> subprocess.Com
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+def done(cluster: tuple[str, dict[str, str]], line: str) -> str:
+    """What a submitted job prints that ends well."""
+    ended = submit(cluster, "-m", *line.split())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
 WHERE = """
 import json, os, runpy, sys, time, ray, schemas
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -142,9 +150,7 @@ def data(cluster, tmp_path_factory) -> Path:
                 ordinary_clip(root / "videos" / split / label / f"{number}.mp4")
     clips = manifest["folder"](videos=str(root / "videos"), out=str(root / "clips.parquet"))
     line = f"jobs.preprocess --manifest {clips} --videos {root}/videos --out {root}/data --rgb.short-side-px 36"
-    done = submit(cluster, "-m", *line.split())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{root}/data" in done.stdout
+    assert f"{root}/data" in done(cluster, line)
     return root / "data"
 
 
@@ -159,10 +165,8 @@ def test_a_submitted_training_of_two_workers_on_two_nodes_writes_its_run(cluster
     """A node has one core and a worker takes one, so they cannot be on the same node."""
     out = data.parent / "run"
     line = f"jobs.train small-cpu --data {data} --out {out} --method equal --epochs 1 --workers 2"
-    line += " --modalities rgb logmel --input.frames 4 --blend.refit-epochs 0"
-    done = submit(cluster, "-m", *line.split())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert str(out) in done.stdout
+    line += f" {SMALL}"
+    assert str(out) in done(cluster, line)
     result = load_run(str(out)).result
     assert (result.method, result.workers, result.train_clips + result.heldout_clips) == ("equal", 2, 12)
     assert result.scores["test"]["fused"].count == 2
@@ -173,9 +177,8 @@ def test_a_submitted_training_of_two_workers_on_two_nodes_writes_its_run(cluster
 def test_a_submitted_search_writes_a_schedule_and_its_report(cluster, data):
     out = data.parent / "search"
     line = f"jobs.tune small-cpu --data {data} --out {out} --num-samples 1 --space weights --scheduler none --epochs 1"
-    line += " --modalities rgb logmel --input.frames 4 --blend.refit-epochs 0 --final-seeds 1"
-    done = submit(cluster, "-m", *line.split())
-    assert done.returncode == 0, done.stdout + done.stderr
+    line += f" {SMALL} --final-seeds 1"
+    assert f"{out}/best.json" in done(cluster, line)
     assert read_schedule(str(out / "best.json")).method == "fixed"
     (trial,) = read_trials(str(out / "trials.parquet"))
     assert trial.state == "finished"

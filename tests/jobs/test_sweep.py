@@ -107,24 +107,42 @@ def test_trials_that_never_began_are_left_to_do_and_not_forgotten(tmp_path, monk
         carry_out(search_of(tmp_path), ways, say=[].append)
 
 
+def begin(search: Search, points, *, reached: list[int]) -> None:
+    """Trials as they are after so many epochs each."""
+    for number, (drawn, epochs) in enumerate(zip(points, reached, strict=True)):
+        place = trial_place(search.out, number)
+        begin_trial(place, number=number, point=drawn.point, found=drawn.made, seed=0)
+        values = [
+            Reached(epoch=epoch, super_epoch=1, value=0.5, branch_epochs=float(epoch), seconds=0.1)
+            for epoch in range(1, epochs + 1)
+        ]
+        write_reached(place, "accuracy", values)
+
+
 def test_a_population_of_which_a_member_is_behind_decides_nothing(tmp_path, monkeypatch):
     search = search_of(tmp_path, space="weights")
     points = random_points(search.space_of, seed=0, count=2)
-    for number, drawn in enumerate(points):
-        place = trial_place(search.out, number)
-        begin_trial(place, number=number, point=drawn.point, found=drawn.made, seed=0)
-        epochs = range(1, 3 - number)
-        write_reached(
-            place,
-            "accuracy",
-            [Reached(epoch=e, super_epoch=1, value=0.5, branch_epochs=float(e), seconds=0.1) for e in epochs],
-        )
+    begin(search, points, reached=[2, 1])
     monkeypatch.setattr(sweep, "_fit", lambda *_, **__: None)  # as if it had been stopped
     book = Book(search=search, commons=None, say=[].append, samples=2)
     ways = Ways(search="random", scheduler="pbt", samples=2, max_concurrent=1)
     with pytest.raises(JobError, match="1 trials have not come to epoch 2; the same command goes on with them"):
         sweep._generations(search, ways, points, book, by=saying([]))
     assert not (tmp_path / "generations.json").exists()
+
+
+def test_a_population_that_goes_on_passes_over_generations_that_its_members_have_left_behind(tmp_path, monkeypatch):
+    search = search_of(tmp_path, space="weights")
+    points = random_points(search.space_of, seed=0, count=2)
+    begin(search, points, reached=[3, 4])
+    generations: list[int] = []
+    monkeypatch.setattr(sweep, "evolve", lambda *_, generation, **__: generations.append(generation))
+    monkeypatch.setattr(sweep, "_fit", lambda *_, **__: None)  # as if it had been stopped again
+    ways = Ways(search="random", scheduler="pbt", samples=2, max_concurrent=1)
+    book = Book(search=search, commons=None, say=[].append, samples=2)
+    with pytest.raises(JobError, match="1 trials have not come to epoch 4"):
+        sweep._generations(search, ways, points, book, by=saying([]))
+    assert generations == [0]
 
 
 def test_a_trial_whose_driver_or_machine_is_lost_has_not_failed(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from jobs.final import plan_rows
 from jobs.sweep import Ways, carry_out
 from tests.gblend.stops import assert_same_run
 from tests.jobs.test_sweep import search_of
-from tests.jobs.tuned import COMPUTE, CONFIG, searched, write_data
+from tests.jobs.tuned import COMPUTE, CONFIG, SEED, searched, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
@@ -82,17 +82,18 @@ def test_a_search_whose_driver_was_killed_goes_on_and_its_trials_end_as_if_nothi
     finished, before, data, tmp_path
 ):
     trials = load_trials(str(finished))
-    assert [trial.state for trial in trials] == ["finished", "finished"]
-    assert any(before.values())
+    assert [(trial.candidate.method, trial.state) for trial in trials] == [
+        ("online", "finished"),
+        ("tracked", "finished"),
+    ]
+    assert 0 < before[0] < EPOCHS
     for trial in trials:
         assert [each.epoch for each in trial.reached] == list(range(1, EPOCHS + 1))
         config = trial.candidate.config(replace(CONFIG, epochs=EPOCHS))
         loaded = without_test(load_run_data(data, config), data)
         alone = Runner(data=loaded, config=config, data_path=data)
-        spec = RunSpec(method=trial.candidate.method, seed=0)
-        if spec.method == "tracked" or config.blend.reuse == "none":
-            alone.run(spec, str(tmp_path / str(trial.number)))
-            assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
+        alone.run(RunSpec(method=trial.candidate.method, seed=SEED), str(tmp_path / str(trial.number)))
+        assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
 
 
 @pytest.mark.slow
