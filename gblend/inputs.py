@@ -191,13 +191,14 @@ def to_inputs(
     inputs: dict[str, Tensor] = {}
     for name, values in arrays.items():
         if name == "rgb":
-            mean = torch.tensor(RGB_MEAN, device=values.device)
-            std = torch.tensor(RGB_STD, device=values.device)
+            # Not made on the device: a GPU would be waited for.
+            mean, std = (torch.tensor(each).to(values.device, non_blocking=True) for each in (RGB_MEAN, RGB_STD))
             inputs[name] = ((values.float() - mean) / std).permute(0, 4, 1, 2, 3)
         elif name == "flow":
+            of_clip = 1.0 if enlarged is None else enlarged.view(-1, 1, 1, 1, 1)
             bound = spec.flow.bound_px
-            pixels = (values.float() * (2.0 * bound / 255.0) - bound).permute(0, 2, 1, 3, 4)
-            inputs[name] = pixels if enlarged is None else pixels * enlarged.view(-1, 1, 1, 1, 1)
+            pixels = values.float() * (of_clip * (2.0 * bound / 255.0)) - of_clip * bound
+            inputs[name] = pixels.permute(0, 2, 1, 3, 4)
         elif name == "logmel":
             inputs[name] = ((values - spec.logmel.mean) / spec.logmel.sd).unsqueeze(1)
         else:

@@ -218,10 +218,11 @@ def train_together(
                     _rehearse(lane, batch.pieces(config.micro_batches)[0], config)
         goes_on = False
         for batch in training_loader(clips, batches[progress.step :], entropy):
+            masks = [_masks(learner.model, batch, device) for learner in learners]
             batch = _on_device(batch, modalities, data, device)
-            for lane in lanes:
+            for lane, mask in zip(lanes, masks, strict=True):
                 with lane.randomness.in_use():
-                    _step(lane, batch, rates[progress.step], config=config, class_weights=class_weights)
+                    _step(lane, batch, mask, rates[progress.step], config=config, class_weights=class_weights)
             progress.step += 1
             progress.generators = [lane.generators() for lane in lanes]
             if after_step is not None:
@@ -234,14 +235,21 @@ def train_together(
 
 
 def _step(
-    lane: _Lane, batch: Batch, rate: float, *, config: TrainConfig, class_weights: Mapping[str, Tensor | None]
+    lane: _Lane,
+    batch: Batch,
+    masks: Mapping[str, Tensor],
+    rate: float,
+    *,
+    config: TrainConfig,
+    class_weights: Mapping[str, Tensor | None],
 ) -> None:
     learner, model, optimizer = lane.learner, lane.learner.model, lane.learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = rate
-    counts = _counts(_masks(model, batch), batch.labels, class_weights)
+    counts = _counts(masks, batch.labels, class_weights)
     optimizer.zero_grad(set_to_none=True)
     pieces = batch.pieces(config.micro_batches)
+    cut = {name: mask.tensor_split(len(pieces)) for name, mask in masks.items()}
     for number, piece in enumerate(pieces, start=1):
         last = number == len(pieces)
         if isinstance(learner.weights, LearnedWeights):
@@ -252,7 +260,7 @@ def _step(
             loss = (penalty if last else 0.0) + blended_loss(
                 _logits(lane, piece, config),
                 piece.labels,
-                _masks(model, piece),
+                {name: parts[number - 1] for name, parts in cut.items()},
                 weights,
                 counts,
                 loss=config.loss,
@@ -284,13 +292,15 @@ def _logits(lane: _Lane, piece: Batch, config: TrainConfig) -> dict[str, Tensor]
         return lane.network(piece.arrays, present)
 
 
-def _masks(model: BlendModel, batch: Batch) -> dict[str, Tensor]:
-    """Per head, the labelled clips it can answer for, bool (batch)."""
+def _masks(model: BlendModel, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """Per head, the labelled clips it can answer for, bool (batch), on the device.
+
+    The batch is still on the CPU, where that is known at once: a GPU would first end all that it has to do.
+    """
     present = {name: batch.present[name] for name in model.modalities}
     known = {key: labelled(label) for key, label in batch.labels.items()}
-    return {
-        name: head_mask(name, present).to(known[key_of(name)].device) & known[key_of(name)] for name in model.head_names
-    }
+    masks = torch.stack([head_mask(name, present) & known[key_of(name)] for name in model.head_names])
+    return dict(zip(model.head_names, masks.to(device, non_blocking=True).unbind(), strict=True))
 
 
 def _rehearse(lane: _Lane, piece: Batch, config: TrainConfig) -> None:

@@ -155,7 +155,7 @@ def _where(present: Tensor, module: nn.Module, values: Any, *, empty: tuple[int,
     like = values[0] if isinstance(values, list) else values
     if not bool(present.any()) and not waits_for_workers(module):
         return like.new_zeros(len(present), *empty)
-    which = present.nonzero()[:, 0].to(like.device)
+    which = present.nonzero()[:, 0].to(like.device, non_blocking=True)
     answers = module([x[which] for x in values] if isinstance(values, list) else values[which])
     return answers.new_zeros(len(present), *answers.shape[1:]).index_put((which,), answers)
 

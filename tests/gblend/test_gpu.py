@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gblend.config import BlendConfig, ComputeConfig, OptimConfig
+from gblend.loop import Position, train
 from gblend.measure import measure
 from gblend.methods import RunSpec
 from gblend.model import make_model
@@ -87,6 +88,18 @@ def test_a_run_that_is_stopped_goes_on(on_the_gpu, cuda, tmp_path, moment):
     stop_before(lambda: carry_out(tmp_path / "run", cuda, often), moment, times=3)
     carry_out(tmp_path / "run", cuda, often)
     torch.testing.assert_close(losses_of(tmp_path / "run"), losses_of(on_the_gpu), rtol=1e-3, atol=1e-3)
+
+
+def test_no_step_waits_for_what_the_gpu_has_still_to_do(cuda):
+    data, config = tiny_data(), tiny_config(micro_batches=2)
+    network = make_model(MODALITIES, len(CLASSES), config.model, seed=0).to(cuda)
+    weights = dict.fromkeys(network.head_names, 0.25)
+    train(network, data, config, weights=weights, position=Position(start_epoch=0, epochs=1), seed=0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train(network, data, config, weights=weights, position=Position(start_epoch=1, epochs=1), seed=0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_memory_stays_where_it_is_from_super_epoch_to_super_epoch(cuda, tmp_path):
