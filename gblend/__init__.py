@@ -19,6 +19,7 @@ from gblend.ogr import BlendWeights, LossPair, blend_weights
 from gblend.outputs import HeadOutputs, join_outputs, load_outputs
 from gblend.predictions import score_predictions
 from gblend.runner import Runner
+from gblend.sample_losses import SampleLosses, gb_estimate
 
 __all__ = [
     "BlendConfig",
@@ -36,9 +37,11 @@ __all__ = [
     "RunData",
     "RunSpec",
     "Runner",
+    "SampleLosses",
     "TrainConfig",
     "blend_weights",
     "blended_loss",
+    "gb_estimate",
     "join_outputs",
     "load_outputs",
     "load_run_data",

@@ -79,18 +79,21 @@ class BlendModel(nn.Module):
         """Heads in the order of every list of losses and weights: task by task, the fused head last in each."""
         return head_names(self.classes, self.branches)
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Logits of every head.
 
         Args:
             inputs: Per modality, float (batch, channels, ...).
             present: Per modality, bool (batch): false where the clip lacks it. Its features are zero, and no BatchNorm
                 sees it; that of a fusion sees every clip that has anything. It decides what is computed, so it is best
-                on the CPU: to look at it on a GPU is to wait for all that the GPU has still to do.
+                on the CPU: to look at it on a GPU is to wait for all that the GPU has still to do. None: no clip lacks
+                anything.
 
         Returns:
             Per head, float (batch, classes of its task).
         """
+        if present is None:
+            present = {name: torch.ones(len(inputs[name]), dtype=torch.bool) for name in self.encoders}
         features = {
             name: _where(present[name], encoder, inputs[name], empty=_feature_shape(encoder, inputs[name]))
             for name, encoder in self.encoders.items()

@@ -131,6 +131,11 @@ class EstimateRecord:
     warnings: tuple[str, ...]
     """Why the weights should not be relied upon; empty when nothing speaks against it."""
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Per head, what its loss is multiplied by: ``weights`` times ``loss_total``."""
+        return {head: weight * self.loss_total for head, weight in zip(self.heads, self.weights, strict=True)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionScores:

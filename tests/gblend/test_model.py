@@ -336,3 +336,10 @@ def test_a_network_for_a_modality_that_the_run_does_not_have_is_refused():
     config = ModelConfig(encoders=EncodersConfig(flow="somewhere:network", other={"touch": "somewhere:network"}))
     with pytest.raises(ValueError, match=r"for flow, touch, and the run's modalities are rgb, logmel; leave it out"):
         make_model(("rgb", "logmel"), 3, config, seed=0)
+
+
+def test_without_a_mask_every_clip_has_everything():
+    network = model().eval()
+    with torch.no_grad():
+        found, expected = network(inputs()), network(inputs(), present())
+    assert all(torch.equal(found[head], expected[head]) for head in HEADS)
