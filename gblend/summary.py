@@ -30,8 +30,10 @@ class Loss:
     """Short name of the reason."""
     clips: int
     """How many."""
+    clip_id: str
+    """The first of them."""
     example: str
-    """Message of the first of them."""
+    """Its message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,13 +86,21 @@ def _losses(path: str) -> tuple[Loss, ...]:
         raise ValueError(f"{path} is not a Parquet file ({error}); rerun `gblend preprocess`") from None
     require_schema(ledger.schema, LEDGER_SCHEMA, what=path, remedy="rerun `gblend preprocess`")
     counted: Counter[tuple[str, str, str, str]] = Counter()
-    example: dict[tuple[str, str, str, str], str] = {}
+    example: dict[tuple[str, str, str, str], tuple[str, str]] = {}
     lost = ledger.filter(pc.not_equal(ledger["status"], "ok"))  # pyright: ignore[reportAttributeAccessIssue]
-    for row in lost.select(["split", "status", "stage", "reason", "message"]).to_pylist():
+    for row in lost.select(["clip_id", "split", "status", "stage", "reason", "message"]).to_pylist():
         key = (row["split"], row["status"], row["stage"] or "", row["reason"] or "")
         counted[key] += 1
-        example.setdefault(key, row["message"] or "")
+        example.setdefault(key, (row["clip_id"], row["message"] or ""))
     return tuple(
-        Loss(split=key[0], status=key[1], stage=key[2], reason=key[3], clips=clips, example=example[key])
+        Loss(
+            split=key[0],
+            status=key[1],
+            stage=key[2],
+            reason=key[3],
+            clips=clips,
+            clip_id=example[key][0],
+            example=example[key][1],
+        )
         for key, clips in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     )

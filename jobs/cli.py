@@ -16,17 +16,21 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional
 
-__all__ = ["JOBS", "Flat", "JobError", "Positional", "main", "run"]
+__all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "main", "run"]
 
 Config = TypeVar("Config")
 
 Flat = Annotated[Config, tyro.conf.arg(name="")]
 """A configuration whose fields become flags of their own: ``--optim.learning-rate``, not ``--config.optim...``."""
 
+SheetFlag = Annotated[str, tyro.conf.arg(aliases=("--out",))]
+"""The file that `inspect` writes, which may also be called what other jobs call theirs."""
+
 JOBS = {
     "manifest": "annotations and a video root to a clip manifest",
     "preprocess": "clip manifest to training shards",
     "column": "tensors of your own to a modality of a dataset",
+    "inspect": "what a dataset holds: tables and a contact sheet",
     "train": "one run of one method",
     "compare": "methods x seeds to a table and a report",
     "tune": "a search for a schedule of loss weights",

@@ -120,7 +120,15 @@ SUMMARY = DatasetSummary(
     tasks=(Task(name="action", kind="single", classes=("noop", "fire")),),
     counts={"train": {"ok": 90, "failed": 7, "skipped": 3}, "test": {"ok": 41, "failed": 0, "skipped": 0}},
     losses=(
-        Loss(split="train", status="failed", stage="open", reason="unreadable", clips=7, example="moov <missing>"),
+        Loss(
+            split="train",
+            status="failed",
+            stage="open",
+            reason="unreadable",
+            clips=7,
+            clip_id="c",
+            example="moov <missing>",
+        ),
     ),
     features={"rgb": {"fps": 15.0, "codec": "jpeg"}},
     shards=5,
