@@ -16,6 +16,7 @@ from gblend.loss import blended_loss
 from gblend.methods import RunSpec
 from gblend.model import BlendModel, make_model
 from gblend.ogr import BlendWeights, LossPair, blend_weights
+from gblend.online_blend import OnlineBlend, Probe
 from gblend.outputs import HeadOutputs, join_outputs, load_outputs
 from gblend.predictions import score_predictions
 from gblend.runner import Runner
@@ -32,8 +33,10 @@ __all__ = [
     "LossConfig",
     "LossPair",
     "ModelConfig",
+    "OnlineBlend",
     "OptimConfig",
     "Position",
+    "Probe",
     "RunData",
     "RunSpec",
     "Runner",

@@ -36,11 +36,14 @@ class BlendModel(nn.Module):
     Inputs are dictionaries by modality, so a loader may bring more than the network reads.
 
     Args:
-        encoders: Per modality.
-        heads: Per branch: modalities, and the fused one last.
+        encoders: Per modality, (batch, channels, ...) to (batch, ``output_dim``), an attribute of theirs.
+        heads: Per branch, features to logits: modalities, and the fused one last.
         classes: Logits per task, by its key, that the outputs of each head are cut into; none: they are of one task.
         fusion: From the encoders' features to what the fused head reads; none: concatenation.
         ends: Per modality, what its head has between the encoder and itself, where there is anything.
+
+    Raises:
+        ValueError: An encoder without ``output_dim``, or a head without an encoder.
     """
 
     def __init__(
@@ -53,6 +56,16 @@ class BlendModel(nn.Module):
         ends: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        for name, encoder in encoders.items():
+            if not isinstance(getattr(encoder, "output_dim", None), int):
+                raise ValueError(
+                    f"the encoder of {name} needs an attribute output_dim, the length of its features (an int)"
+                )
+        unread = [name for name in heads if name != FUSED and name not in encoders]
+        if unread:
+            raise ValueError(
+                f"head {unread[0]} has no encoder; heads are called as encoders are ({', '.join(encoders)}), or {FUSED}"
+            )
         self.encoders = nn.ModuleDict(dict(encoders))
         self.ends = nn.ModuleDict(dict(ends or {}))
         if fusion is None and FUSED in heads:

@@ -4,7 +4,8 @@ PyTorch's dropout draws from one global generator per device. A learner gets a s
 networks which train side by side draw what each would draw alone, and the program around them notices nothing.
 """
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -52,3 +53,35 @@ class Randomness:
             self.states = [generator.get_state() for generator in generators]
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
+
+
+@contextmanager
+def undisturbed(own: Sequence[torch.Generator] = ()) -> Iterator[None]:
+    """Whatever is drawn inside, all global generators (PyTorch's, NumPy's, Python's) are afterwards as they were.
+
+    Args:
+        own: Further generators to put back, such as a loader's.
+    """
+    generators = [*_of_torch(), *own]
+    states = [generator.get_state() for generator in generators]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def start_at(seed: int) -> None:
+    """Start all global generators from a seed of 32 bits; only inside `undisturbed`."""
+    for generator in _of_torch():
+        generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def _of_torch() -> list[torch.Generator]:
+    """Of the CPU, and of every CUDA device once CUDA is in use: before, nothing can have been drawn there."""
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]

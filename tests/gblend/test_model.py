@@ -343,3 +343,10 @@ def test_without_a_mask_every_clip_has_everything():
     with torch.no_grad():
         found, expected = network(inputs()), network(inputs(), present())
     assert all(torch.equal(found[head], expected[head]) for head in HEADS)
+
+
+def test_encoders_and_heads_of_a_users_own_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="the encoder of sound needs an attribute output_dim"):
+        BlendModel(encoders={"sound": torch.nn.Linear(2, 3)}, heads={"sound": torch.nn.Linear(3, 4)})
+    with pytest.raises(ValueError, match="head sound has no encoder"):
+        BlendModel(encoders={}, heads={"sound": torch.nn.Linear(3, 4)})
