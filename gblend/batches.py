@@ -103,8 +103,9 @@ def training_batches(
         pieces = f" with {micro_batches} micro-batches each" if micro_batches > 1 else ""
         raise ValueError(
             f"{count} training clips in batches of {smallest} (batch_size {batch_size}) are too few for {world} "
-            f"workers{pieces}: a forward pass needs {LEAST_CLIPS} clips for BatchNorm, and batches are not made larger "
-            f"than asked for; {remedy} {'fewer micro_batches or ' if pieces else ''}a larger batch_size"
+            f"workers{pieces}: a forward pass needs {LEAST_CLIPS} clips for BatchNorm, and batches stay as near to "
+            f"batch_size as their number allows; {remedy} {'fewer micro_batches or ' if pieces else ''}a larger "
+            "batch_size"
         )
     order = np.random.default_rng(entropy).permutation(count)
     return [batch[rank::world].tolist() for batch in np.array_split(order, steps)]

@@ -23,7 +23,12 @@ def node_here() -> Resources:
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler may add nodes, as far as that can be told on the head node."""
+    """Whether an autoscaler may add nodes, as far as that can be told on the head node.
+
+    A private cluster, which a job starts where no address is set, never grows, on whichever machine.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return False
     launched = os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # by `ray up`
     # KubeRay runs its autoscaler beside the head, and tells the head to run none.
     return launched or "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")

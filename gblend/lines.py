@@ -6,17 +6,23 @@ cannot be passed on costs a worker nothing, for a message must not end a run.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gblend.cost import SAY_EVERY_S
+
 POLL_S = 0.5
 """How long the driver waits for a line before it looks whether there will be any more."""
+
+ARRIVED, LOST = "\N{START OF HEADING}", "\N{END OF TRANSMISSION}"
+"""In place of lines."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -54,18 +60,58 @@ class Lines:
         except RayError as error:
             logging.getLogger(__name__).warning("%s (not passed on: %s)", line, error)
 
+    def arrived(self) -> None:
+        """Let the driver know that the workers are there."""
+        self.put(ARRIVED)
+
+    def lost(self) -> None:
+        """Let the driver know that it waits for workers again."""
+        self.put(LOST)
+
+
+@dataclass(kw_only=True)
+class Listener:
+    """What the driver does with what it hears, and with hearing nothing."""
+
+    say: Callable[[str], object]
+    """Told a line."""
+    waits: str
+    """What to say once a minute while no workers are there."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    there: bool = False
+    """Whether workers are."""
+    since_s: float = field(init=False)
+    """When they were lost, or when that was said last."""
+
+    def __post_init__(self) -> None:
+        self.since_s = self.clock()
+
+    def hear(self, line: str) -> None:
+        """Something from a worker, or from beside the group."""
+        if line in (ARRIVED, LOST):
+            self.there, self.since_s = line == ARRIVED, self.clock()
+        else:
+            self.say(line)
+
+    def hear_nothing(self) -> None:
+        """Some time has passed: Ray waits for room for ever, and says nothing."""
+        if not self.there and self.clock() - self.since_s >= SAY_EVERY_S:
+            self.since_s = self.clock()
+            self.say(self.waits)
+
 
 @contextmanager
-def printed(say: Callable[[str], object]) -> Iterator[Lines]:
-    """Print what workers say, for the time of a block."""
-    lines, done = Lines(queue=queue_here()), threading.Event()
+def printed(say: Callable[[str], object], *, waits: str) -> Iterator[Lines]:
+    """Print what workers say, for the time of a block, and ``waits`` once a minute while there are none."""
+    lines, done, listener = Lines(queue=queue_here()), threading.Event(), Listener(say=say, waits=waits)
 
     def forward() -> None:
         while not done.is_set() or not lines.queue.empty():
             try:
-                say(lines.queue.get(timeout=POLL_S))
+                listener.hear(lines.queue.get(timeout=POLL_S))
             except Empty:
-                continue
+                listener.hear_nothing()
             except RayError as error:
                 say(f"what workers say is no longer shown, training goes on ({type(error).__name__})")
                 return

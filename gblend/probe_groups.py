@@ -7,6 +7,7 @@ function of its task.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from gblend.cluster import node_here, nodes
 from gblend.config import ComputeConfig
+from gblend.cost import SAY_EVERY_S
 from gblend.data import load_run_data
 from gblend.feeder import Feeding
 from gblend.lines import queue_here, reason_of
@@ -120,19 +122,59 @@ class _Service:
     """Probes by task and branch; None: under way."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Of ``known``, and of what is said about it at the desk."""
+    placed: set[str] = field(default_factory=set)
+    """Branches whose group has its machines."""
     told_room: bool = False
+    said_s: float = field(default_factory=time.monotonic)
+    """When a line about progress was said last, or when there was nothing to say."""
 
     def serve(self) -> None:
         while not self.stopped.is_set():
+            self.tell_progress()
             try:
-                self.begin(self.desk.asked.get(timeout=POLL_S))
+                task = self.desk.asked.get(timeout=POLL_S)
             except Empty:
                 continue
+            try:
+                self.begin(task)
+            except Exception as error:  # Whatever it is, the run must hear of it: it waits.
+                self.refuse(task, f"the probes of {task.name} could not be started: {reason_of(error)}")
+
+    def refuse(self, task: ProbeTask, error: str) -> None:
+        """Say so of all probes that are not finished; asked again, they are tried again."""
+        with self.lock:
+            for branch in task.branches:
+                if self.known.pop((task.key, branch), None) is None:
+                    self.desk.answered.put(Answer(task=task.key, branch=branch, error=error))
+
+    def tell_progress(self) -> None:
+        """A line a minute while a run's probes train: it prints none itself when it waits for them."""
+        now = time.monotonic()
+        under_way = [branch for (_, branch), answer in self.known.items() if answer is None]
+        if not under_way:
+            self.said_s = now
+        elif now - self.said_s >= SAY_EVERY_S:
+            self.said_s = now
+            placed = [branch for branch in under_way if branch in self.placed]
+            waiting = [branch for branch in under_way if branch not in self.placed]
+            parts = [f"{', '.join(placed)} training"] * bool(placed) + [
+                f"{', '.join(waiting)} waiting for machines"
+            ] * bool(waiting)
+            self.say(f"probes on workers of their own: {'; '.join(parts)}")
 
     def begin(self, task: ProbeTask) -> None:
-        """Start what is not known yet, and say again what is: whoever it was said to may be lost."""
+        """Start what is not known yet, and say again what is: whoever it was said to may be lost.
+
+        What failed for the last time was an answer to a run that has started again since: it is tried again.
+        """
         with self.lock:
-            self.known = {key: answer for key, answer in self.known.items() if key[0] == task.key}
+            while not self.desk.answered.empty():
+                self.desk.answered.get()
+            self.known = {
+                key: answer
+                for key, answer in self.known.items()
+                if key[0] == task.key and not (answer is not None and answer.error)
+            }
             new = [branch for branch in task.branches if (task.key, branch) not in self.known]
             for branch in task.branches:
                 answer = self.known.setdefault((task.key, branch), None)
@@ -173,6 +215,8 @@ class _Service:
                     return
                 what, why = f"the probe of {branch} of {task.name}", reason_of(error)
                 answer = Answer(task=task.key, branch=branch, error=f"{what} failed: {why}")
+                if isinstance(error, ValueError):
+                    break  # what it was given is wrong, and would be again
                 if restarts_left:
                     self.say(f"{what} starts again: {why}")
         with self.lock:
@@ -188,6 +232,7 @@ class _Service:
         try:
             while not group.wait(POLL_S):
                 self.require_wanted(task, branch)
+            self.placed.add(branch)
             kind = ray.remote(num_cpus=worker["CPU"], num_gpus=worker.get("GPU", 0))(_ProbeWorker)
             for rank in range(task.workers):
                 place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
@@ -205,6 +250,7 @@ class _Service:
             )
             return found[0]
         finally:
+            self.placed.discard(branch)
             for actor in actors:
                 ray.kill(actor)
             remove_placement_group(group)

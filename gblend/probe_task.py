@@ -4,6 +4,8 @@ Probes are functions of their data, settings and checkpoint alone. So they can t
 checkpoint, and be tried again when a machine is lost.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from gblend.config import TrainConfig
 from gblend.loop import Position
+from gblend.records import to_json
 from gblend.run_state import State
 
 
@@ -40,10 +43,11 @@ class ProbeTask:
 
     @property
     def key(self) -> str:
-        """Tells these probes from all others of the same list of runs: a run that goes on with another number of
-        workers asks for other ones.
+        """Tells these probes from all others: a run of the same name may have other settings in another list, and one
+        that goes on with another number of workers asks for other ones.
         """
-        return f"{self.name} on {self.workers} workers"
+        settings = json.dumps([to_json(self.config), self.seed], sort_keys=True)
+        return f"{self.name} on {self.workers} workers, {hashlib.sha256(settings.encode()).hexdigest()[:16]}"
 
 
 Arrivals = Callable[[], Mapping[str, State]]

@@ -6,7 +6,9 @@ A run that was stopped goes on from its newest saved state, when it is carried o
 import copy
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +26,16 @@ from gblend.moments import save_moments
 from gblend.outputs import save_outputs
 from gblend.prepare import prepare
 from gblend.probe_task import Elsewhere
-from gblend.records import MEAN, RunResult, judged_by, to_json, write_json, write_lines
+from gblend.records import (
+    MEAN,
+    EpochRecord,
+    EstimateRecord,
+    RunResult,
+    judged_by,
+    to_json,
+    write_json,
+    write_lines,
+)
 from gblend.run_files import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -151,16 +162,17 @@ class Runner:
                 self.say(f"{work.title} was stopped and goes on: {work.in_words}")
         if collective.rank() == 0:
             work.pace = Pace(say=self.say)
-        log = None
-        if self.compute.log and collective.rank() == 0:
-            log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)
-            log.write(*work.records)
-            work.after_record = log.write
-        try:
+        with ExitStack() as open_logs:
+            if collective.rank() == 0:
+                write: list[Callable[..., None]] = [partial(_write_records, directory, work)]
+                if self.compute.log:
+                    log = open_log(self.compute.log, directory, run=spec.name, settings=settings, say=self.say)
+                    open_logs.callback(log.close)
+                    write.append(log.write)
+                for each in write:
+                    each(*work.records)
+                work.after_record = lambda record: [each(record) for each in write]
             work.train()
-        finally:
-            if log is not None:
-                log.close()
         work.score()
         return work
 
@@ -205,16 +217,21 @@ def _load_trunk(model: BlendModel, modality: str, checkpoint: str) -> None:
     )
 
 
+def _write_records(directory: str, work: Training, *new: EpochRecord | EstimateRecord) -> None:
+    """Write those files anew to which ``new`` records belong."""
+    if any(isinstance(record, EpochRecord) for record in new):
+        write_lines(f"{directory}/{HISTORY_FILE}", work.history)
+    if any(isinstance(record, EstimateRecord) for record in new):
+        write_lines(f"{directory}/{WEIGHTS_FILE}", work.estimates)
+
+
 def _write_run(directory: str, data: RunData, work: Training | Ensemble, result: RunResult) -> None:
-    """Everything but the settings, which are there; ``result.json`` last: with it, the run is finished."""
+    """Everything but settings and records, which are there; ``result.json`` last: with it, the run is finished."""
     write_json(f"{directory}/{HOLDOUT_FILE}", list(data.heldout_ids))
     if data.inputs is not None:
         write_json(f"{directory}/{INPUTS_FILE}", data.inputs.to_json())
     save_outputs(f"{directory}/{OUTPUTS_FILE}", work.outputs)
     if isinstance(work, Training):
-        write_lines(f"{directory}/{HISTORY_FILE}", work.history)
-        if work.estimates:
-            write_lines(f"{directory}/{WEIGHTS_FILE}", work.estimates)
         probe = work.full_length_probe()
         if probe:
             save_moments(f"{directory}/{LOSSES_FILE}", probe)

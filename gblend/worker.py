@@ -214,10 +214,13 @@ def in_group(
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
     name = f"{RAY_PREFIX}{time.time_ns()}"
     fs, root = fsspec.core.url_to_fs(storage)
-    with printed(_say) as lines:
+    least = compute.workers if compute.min_workers is None else compute.min_workers
+    each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
+    waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
+    with printed(_say, waits=waits) as lines:
         trainer = ray.train.torch.TorchTrainer(
-            work,
-            train_loop_config={**settings, "lines": lines},
+            _arrive,
+            train_loop_config={"work": work, "settings": {**settings, "lines": lines}},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
                 use_gpu=compute.gpus_per_worker > 0,
@@ -239,6 +242,12 @@ def in_group(
             delete_ray_directories(storage)
 
 
+def _arrive(job: dict) -> None:
+    if ray.train.get_context().get_world_rank() == 0:
+        job["settings"]["lines"].arrived()
+    job["work"](job["settings"])
+
+
 class _Failures(ray.train.UserCallback):
     """Says why a group is started again: Ray's own lines about it go to a log file."""
 
@@ -248,6 +257,7 @@ class _Failures(ray.train.UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
             self.lines.put(f"worker {rank} failed: {reason_of(error)}")
+        self.lines.lost()
 
 
 def delete_ray_directories(storage: str) -> None:

@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 
-SHARED = ("ray_session", "undisturbed")
+SHARED = ("ray_session", "undisturbed", "job_server")
 """Fixtures of the session that cost so much that only one of two test processes makes each."""
 
 
@@ -135,6 +135,15 @@ def ray_session(s3_socket: socket.socket) -> Iterator[None]:
         yield
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
+
+
+@pytest.fixture(scope="session")
+def job_server(s3_socket: socket.socket) -> Iterator[Any]:
+    """A cluster of two nodes to which jobs are submitted (`tests.jobs.job_server.JobServer`)."""
+    from tests.jobs.job_server import cluster_of_two
+
+    with cluster_of_two() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

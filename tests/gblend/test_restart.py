@@ -154,6 +154,13 @@ def stopped(stopped_run, tmp_path) -> Path:
     return Path(shutil.copytree(stopped_run, tmp_path / "run"))
 
 
+def test_a_run_that_was_stopped_has_written_its_history_so_far(stopped, undisturbed_runs):
+    whole = (undisturbed_runs.run("equal") / "history.jsonl").read_text()
+    so_far = (stopped / "history.jsonl").read_text()
+    assert whole.startswith(so_far)
+    assert 0 < len(so_far.splitlines()) < len(whole.splitlines())
+
+
 def states_in(run: Path) -> list[Path]:
     return sorted((run / "state").iterdir())
 

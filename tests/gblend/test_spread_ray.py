@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from ray.util.queue import Queue
 
 from benchmarks.processes import descendants
 from gblend.config import BlendConfig, ComputeConfig, TrainConfig
@@ -21,7 +20,7 @@ from gblend.data import load_run_data
 from gblend.loop import Position
 from gblend.methods import RunSpec
 from gblend.model import make_model
-from gblend.probe_groups import Desk, _Service, _StoppedError, probe_groups
+from gblend.probe_groups import probe_groups
 from gblend.probe_task import Arrivals
 from gblend.probes import Probes
 from gblend.run_state import State, moments_state
@@ -124,30 +123,6 @@ def test_a_group_measures_what_the_runs_own_workers_would_also_when_one_of_it_is
         assert values == expected if name == "heads" else torch.equal(values, expected), name
 
 
-def service_of_no_cluster(say: Callable[[str], object]) -> _Service:
-    """One that nothing is sent to."""
-    nowhere = Queue.__new__(Queue)
-    return _Service(data="", compute=COMPUTE, say=say, desk=Desk(asked=nowhere, answered=nowhere))
-
-
-@pytest.mark.parametrize(
-    ("cpus", "words"),
-    [
-        (6.0, None),
-        (2.0, "take turns: there is room for 1 groups of 2 workers beside the run's own"),
-        (0.0, "wait for other machines: there is room for 0 groups of 2 workers beside the run's own"),
-    ],
-)
-def test_probes_that_have_to_wait_for_room_are_said_once(monkeypatch, data, cpus, words):
-    monkeypatch.setattr("gblend.probe_groups.nodes", lambda: [{"CPU": cpus}])
-    said: list[str] = []
-    task = replace(probes_of(data, CONFIG).task(), workers=2)
-    service = service_of_no_cluster(said.append)
-    service.tell_room(task, 2)
-    service.tell_room(task, 2)
-    assert said == ([] if words is None else [f"2 probes of run {words}"])
-
-
 def test_a_run_whose_worker_is_killed_while_its_probes_train_goes_on_to_the_same_bits(ray_session, data, tmp_path):
     alone = replace(CONFIG, blend=replace(CONFIG.blend, probes="shared"))
     Runner(data=load_run_data(data, alone), config=alone, data_path=data).run(
@@ -160,22 +135,6 @@ def test_a_run_whose_worker_is_killed_while_its_probes_train_goes_on_to_the_same
         train_runs(plan, compute, storage=str(tmp_path / "ray"))
     assert len(killed) == 1
     assert_same_files(place, tmp_path / "alone", but=("config.json",))
-
-
-def test_a_run_that_goes_on_with_more_workers_asks_for_other_probes(data):
-    task = probes_of(data, CONFIG).task()
-    more = replace(task, workers=task.workers + 1)
-    assert more.name == task.name
-    assert more.key != task.key
-
-
-def test_nobody_waits_for_probes_of_a_number_of_workers_that_is_gone(data):
-    service = service_of_no_cluster(print)
-    task = replace(probes_of(data, CONFIG).task(), workers=2)
-    service.known = {(task.key, BRANCH): None}
-    service.require_wanted(task, BRANCH)
-    with pytest.raises(_StoppedError):
-        service.require_wanted(replace(task, workers=3), BRANCH)
 
 
 def test_a_probe_that_fails_to_the_last_is_an_error_of_the_run_that_says_why(ray_session, data):

@@ -1,10 +1,6 @@
-"""`gblend tune` over a data set of a few clips, on a private cluster: killed on the way, gone on with, used."""
+"""Searches whose trials train on a few clips, on a private cluster; what is refused before anything starts."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -14,140 +10,26 @@ import pytest
 import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from benchmarks.processes import descendants
-from gblend.candidate import Candidate, read_schedule
+from gblend.candidate import Candidate
 from gblend.data import load_run_data
 from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec
 from gblend.runner import Runner
-from gblend.runs import load_run
-from gblend.trial_files import load_trials, trial_place
-from gblend.trials import read_trials
+from gblend.trial_files import trial_place
 from jobs import sweep
 from jobs.cli import main
 from jobs.final import plan_rows
 from jobs.sweep import Ways, carry_out
 from tests.gblend.stops import assert_same_run
 from tests.jobs.test_sweep import search_of
-from tests.jobs.tuned import COMPUTE, CONFIG, SEED, searched, write_data
+from tests.jobs.tuned import COMPUTE, CONFIG, write_data
 
-ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 6
 SMALL = "--modalities rgb logmel --input.crop-px 8 --input.scale-px 8 --input.frames 2 --input.mel-frames 8 --workers 1"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     return write_data(tmp_path_factory.mktemp("clips") / "data")
-
-
-@pytest.fixture(scope="module")
-def killed(data, tmp_path_factory) -> Path:
-    """A search of two trials whose driver is killed when the first is some epochs far."""
-    out = tmp_path_factory.mktemp("killed") / "search"
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    line = [sys.executable, "-m", "tests.jobs.tuned", data, str(out), str(EPOCHS)]
-    driver = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 300
-    try:
-        while not any(len(trial.reached) >= 2 for trial in load_trials(str(out))):
-            assert driver.poll() is None, "the search ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    finally:
-        parts = descendants(driver.pid)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        for process in parts:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-    return out
-
-
-@pytest.fixture(scope="module")
-def before(killed) -> dict[int, int]:
-    """Epochs that each trial had come to when the driver was killed."""
-    return {trial.number: len(trial.reached) for trial in load_trials(str(killed))}
-
-
-@pytest.fixture(scope="module")
-def finished(killed, before, data, ray_session) -> Path:
-    """The same search by the same command again."""
-    assert searched(data, str(killed), config=replace(CONFIG, epochs=EPOCHS), search="grid") == f"{killed}/best.json"
-    return killed
-
-
-@pytest.mark.slow
-def test_a_search_whose_driver_was_killed_goes_on_and_its_trials_end_as_if_nothing_had_been(
-    finished, before, data, tmp_path
-):
-    trials = load_trials(str(finished))
-    assert [(trial.candidate.method, trial.state) for trial in trials] == [
-        ("online", "finished"),
-        ("tracked", "finished"),
-    ]
-    assert 0 < before[0] < EPOCHS
-    for trial in trials:
-        assert [each.epoch for each in trial.reached] == list(range(1, EPOCHS + 1))
-        config = trial.candidate.config(replace(CONFIG, epochs=EPOCHS))
-        loaded = without_test(load_run_data(data, config), data)
-        alone = Runner(data=loaded, config=config, data_path=data)
-        alone.run(RunSpec(method=trial.candidate.method, seed=SEED), str(tmp_path / str(trial.number)))
-        assert_same_run(Path(trial.directory) / "run", tmp_path / str(trial.number))
-
-
-@pytest.mark.slow
-def test_no_trial_is_scored_on_test_and_the_objective_is_what_the_run_reaches_on_val(finished):
-    for trial in read_trials(str(finished / "trials.parquet")):
-        result = load_run(f"{trial.directory}/run").result
-        assert set(result.scores) == {"val"}
-        assert result.judged("val").value == trial.objective
-        assert result.branch_epochs == trial.branch_epochs
-
-
-@pytest.mark.slow
-def test_the_winner_and_its_controls_are_scored_on_test_at_a_seed_that_the_search_has_not_seen(finished):
-    (table,) = json.loads((finished / "final.json").read_text())
-    assert {row["method"] for row in table["rows"]} == {"found", "online (10, 5)", "equal"}
-    assert table["split"] == "test"
-    assert all(row["seeds"] == [1] for row in table["rows"])
-    assert table["clips"] == 6
-
-
-@pytest.mark.slow
-def test_the_report_shows_every_trial_and_asks_nothing_of_the_network(finished):
-    page = (finished / "report.html").read_text()
-    assert 'data-trial="0"' in page
-    assert 'data-trial="1"' in page
-    assert 'data-method="online (10, 5)"' in page
-    assert page.count("<svg") >= 3
-    assert "http://" not in page.replace("http://www.w3.org", "")
-
-
-@pytest.mark.slow
-def test_a_schedule_that_was_found_is_trained_with_by_name_and_flags_come_last(finished, monkeypatch):
-    import jobs.train
-
-    seen = {}
-
-    def plan(data, config, methods, seeds, **_):
-        seen.update(config=config, methods=methods)
-        raise ValueError("seen")
-
-    monkeypatch.setattr(jobs.train, "make_plan", plan)
-    line = f"train small-cpu --data d --out o --schedule {finished}/best.json --optim.learning-rate 0.5"
-    assert main(line.split()) == 1
-    found = read_schedule(f"{finished}/best.json")
-    assert seen["methods"] == [found.method]
-    assert seen["config"].optim.learning_rate == 0.5
-    assert seen["config"].blend.first_epochs == found.settings["blend.first_epochs"]
-
-
-@pytest.mark.slow
-def test_another_search_in_the_same_directory_is_refused_with_the_difference(finished, data):
-    config = replace(CONFIG, epochs=EPOCHS, optim=replace(CONFIG.optim, learning_rate=0.1))
-    with pytest.raises(ValueError, match=r"holds another search \(optim.learning_rate: 0.05 there, 0.1 now\)"):
-        searched(data, str(finished), config=config, search="grid")
 
 
 def train_here(search, attempt, found, commons, known, until) -> None:

@@ -1,8 +1,6 @@
-"""A data set of a few pictures and ramps, and the smallest search there is over it; as a program, one search."""
+"""A data set of a few pictures and ramps, and the smallest training there is over it."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
@@ -20,8 +18,6 @@ CONFIG = TrainConfig(
     blend=BlendConfig(holdout_share=0.25, first_epochs=1, next_epochs=1, refit_epochs=0),
 )
 COMPUTE = ComputeConfig(workers=1, restarts=0)
-SEED = 17
-"""The first two points of its grid are of `online` with probes in every super-epoch, and of `tracked`."""
 
 
 def write_data(root: Path, *, splits: Sequence[str] = ("train", "val", "test")) -> str:
@@ -37,15 +33,3 @@ def write_data(root: Path, *, splits: Sequence[str] = ("train", "val", "test")) 
         },
         spec=FeatureSpec(rgb=RgbSpec(fixed_size_px=(20, 24))),
     )
-
-
-def searched(data: str, out: str, **changes) -> str:
-    """Search, with two trials unless told otherwise."""
-    from jobs.tune import tune
-
-    given = {"num_samples": 2, "scheduler": "none", "seed": SEED, "final_seeds": (1,), "compute": COMPUTE}
-    return tune(data=data, out=out, **{**given, **changes})
-
-
-if __name__ == "__main__":
-    searched(sys.argv[1], sys.argv[2], config=replace(CONFIG, epochs=int(sys.argv[3])), search="grid", max_concurrent=1)
