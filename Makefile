@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test lint types clean
+.PHONY: venv demo test lint types docs clean
 
 venv: $(STAMP)
 
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(VENV)/bin/python -m jobs.demo --out demo-out
 
-test: lint types
+test: lint types docs
 	$(VENV)/bin/python -m pytest -n 2
 
 lint: venv
@@ -31,5 +31,9 @@ lint: venv
 types: venv
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
+# Strict: a broken link or an unknown name in a page is an error. The variable silences an advertisement.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo-out site .pytest_cache .ruff_cache .import_linter_cache

@@ -47,7 +47,7 @@ def test_the_method_page_has_every_equation_algorithm_table_and_figure_of_the_pa
         assert list(dict.fromkeys(numbers)) == list(range(1, count + 1))
 
 
-@pytest.mark.parametrize("page", ["method.md", "data.md", "clusters.md", "training.md"])
+@pytest.mark.parametrize("page", ["quickstart.md", "method.md", "data.md", "clusters.md", "training.md"])
 def test_every_command_on_a_page_is_one_the_program_takes(page, monkeypatch, capsys):
     blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
     assert_taken(commands_in("\n".join(blocks)), monkeypatch, capsys)
