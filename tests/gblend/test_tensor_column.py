@@ -14,6 +14,7 @@ from gblend.clips import ClipReader, read_dataset_info, read_index, resolve_moda
 from gblend.config import EncodersConfig, ModelConfig
 from gblend.data import load_run_data
 from gblend.inputs import to_inputs, whole_tensor
+from gblend.inventory import take_inventory
 from gblend.methods import RunSpec
 from gblend.model import make_model
 from gblend.runner import Runner
@@ -236,3 +237,11 @@ def test_a_channel_of_large_numbers_is_standardised_as_exactly_as_they_are_store
 
 def test_the_report_names_the_column_among_the_features(data):
     assert summarize_dataset(data).features["pose"] == {"shape": "4x3"}
+
+
+def test_an_inventory_counts_the_clips_that_have_the_tensor_and_the_bytes_of_its_files(data):
+    found = take_inventory(data)
+    assert {split.split: split.present["pose"] for split in found.splits} == {"train": 29, "val": 5, "test": 6}
+    (pose,) = [kind for kind in found.storage if kind.name == "pose"]
+    assert (pose.clips, pose.files) == (40, 4)
+    assert pose.bytes == sum(path.stat().st_size for path in Path(data).rglob("pose.arrow"))
