@@ -31,9 +31,10 @@ lint: venv
 types: venv
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
-# Strict: a broken link or an unknown name in a page is an error. The variable silences an advertisement.
+# Strict: a broken link or an unknown name in a page is an error (with --quiet it would not be). The variable silences an
+# advertisement.
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) demo-out site .pytest_cache .ruff_cache .import_linter_cache
