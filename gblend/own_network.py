@@ -113,7 +113,7 @@ def measure_samples(
 
 
 def copy_branch(network: nn.Module, head: str, *, branch: Callable[[nn.Module, str], nn.Module] | None) -> nn.Module:
-    """A copy of a network to train for one head, in training mode and without gradients.
+    """A copy of a network to train for one head, in training mode.
 
     Args:
         network: It stays as it is.
@@ -132,7 +132,6 @@ def copy_branch(network: nn.Module, head: str, *, branch: Callable[[nn.Module, s
             )
     else:
         copied = network.branch(head) if isinstance(network, BlendModel) else copy.deepcopy(network)
-    copied.zero_grad(set_to_none=True)
     return copied.train()
 
 

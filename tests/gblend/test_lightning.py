@@ -1,5 +1,10 @@
 """The callback in fits of Lightning's own: the same weights as in a plain loop, also after a restart."""
 
+import importlib
+import re
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -104,3 +109,18 @@ def test_a_trainer_of_another_length_is_refused():
 def test_the_module_itself_is_not_a_network():
     with pytest.raises(ValueError, match="not the LightningModule itself"):
         OnlineBlendCallback(online(), network=Module(net(), {}))
+
+
+def test_the_examples_of_the_library_page_run_as_they_are_printed():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "library.md").read_text()
+    names: dict = {}
+    for example in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(example, "library.md", "exec"), names)
+    assert set(names["module"].loss_weights) == {"sound", "picture", "fused"}
+
+
+def test_without_lightning_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "gblend.lightning")
+    with pytest.raises(ImportError, match=re.escape('pip install "gblend[lightning]"')):
+        importlib.import_module("gblend.lightning")
