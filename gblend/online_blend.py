@@ -175,7 +175,10 @@ class OnlineBlend:
         with undisturbed(self.generators):
             start_at(seed_of((self.seed, probe.start_epoch)))
             branch = copy_branch(network, probe.head, branch=self.branch)
+            devices = {parameter.device for parameter in branch.parameters()}
             self.train(branch, probe)
+            if len(devices) == 1:
+                branch.to(devices.pop())  # a trainer may leave what it trained on the CPU, as Lightning's does
             end = self._measure(branch)
         for part, heads in end.items():
             if probe.head not in heads:

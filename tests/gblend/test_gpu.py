@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from gblend.config import BlendConfig, ComputeConfig, OptimConfig
 from gblend.loop import Position, train
 from gblend.measure import measure
 from gblend.methods import RunSpec
 from gblend.model import make_model
+from gblend.online_blend import OnlineBlend
+from gblend.own_network import answer
 from gblend.records import RunResult
 from gblend.runner import Runner
 from gblend.runs import load_run
+from tests.gblend.own_loop import HELDOUT, TRAINING, net
 from tests.gblend.stops import stop_before
 from tests.gblend.tiny import CLASSES, MODALITIES, tiny_config, tiny_data
 
@@ -111,3 +115,30 @@ def test_memory_stays_where_it_is_from_super_epoch_to_super_epoch(cuda, tmp_path
     torch.cuda.reset_peak_memory_stats(cuda)
     carry_out(tmp_path / "many", cuda, epochs=8)
     assert torch.cuda.max_memory_allocated(cuda) <= 1.1 * once
+
+
+def test_asking_for_weights_in_a_loop_of_ones_own_draws_nothing_and_measures_where_the_network_is(cuda):
+    measured_on = set()
+
+    def forward(network, batch):
+        logits, labels = answer(network, batch)
+        measured_on.add(labels.device)
+        return logits, labels
+
+    def train_probe(branch, probe):
+        for batch in DataLoader(TRAINING, 16, shuffle=True):
+            logits, labels = answer(branch, batch)  # draws dropout masks on the GPU
+            torch.nn.functional.cross_entropy(logits[probe.head], labels).backward()
+        branch.cpu()  # as Lightning's trainer leaves it
+
+    network, before = net().to(cuda), torch.cuda.get_rng_state(cuda)
+    blend = OnlineBlend(
+        epochs=1,
+        train=train_probe,
+        train_batches=DataLoader(TRAINING, 16),
+        valid_batches=DataLoader(HELDOUT, 16),
+        forward=forward,
+    )
+    blend.weights_at(0, network)
+    assert torch.equal(torch.cuda.get_rng_state(cuda), before)
+    assert measured_on == {cuda}
