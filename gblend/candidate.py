@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
-
 from gblend.config import TrainConfig
 from gblend.methods import BLENDS
 from gblend.records import write_json
 from gblend.settings import with_settings
+from gblend.storage import read_bytes
 
 FORMAT = 1
 """Of the document."""
@@ -77,10 +76,8 @@ def read_schedule(path: str) -> Candidate:
     Raises:
         ValueError: There is no such file, or it is none of these.
     """
-    fs, place = fsspec.core.url_to_fs(path)
     try:
-        with fs.open(place) as file:
-            values = json.load(file)
+        values = json.loads(read_bytes(path))
     except FileNotFoundError:
         raise ValueError(f"there is no schedule {path}; `gblend tune` writes one as OUT/best.json") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Int
 
 from gblend.heads import by_key
 from gblend.shard_files import REMEDY, ShardFiles
+from gblend.storage import read_bytes
 from schemas import (
     DatasetInfo,
     Task,
@@ -120,11 +120,13 @@ def read_dataset_info(data: str) -> DatasetInfo:
     """``dataset.json``; a directory without one is not a finished data set."""
     path = f"{data.rstrip('/')}/{DATASET_FILE}"
     try:
-        fs, place = fsspec.core.url_to_fs(path)
-        text = fs.cat_file(place).decode()
+        stored = read_bytes(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: {data} is not a finished data set; {REMEDY}") from None
-    return DatasetInfo.loads(text, what=path)
+    try:
+        return DatasetInfo.loads(stored.decode(), what=path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); {REMEDY}") from None
 
 
 def resolve_modalities(info: DatasetInfo, wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import fsspec
 import matplotlib
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +22,7 @@ from gblend.heads import by_key
 from gblend.inventory import count_labels
 from gblend.samples import flow_scale_px, label_texts
 from gblend.stills import field, frame, moments
+from gblend.storage import write_bytes
 from schemas import SPLITS, DatasetInfo, FeatureSpec
 
 ROWS = 24
@@ -77,10 +77,7 @@ def write_contact_sheet(path: str, data: str, *, clips: Sequence[str] = (), seed
     stored = [(row, reader.read(row.shard, row.row)) for row in rows]
     buffer = io.BytesIO()
     Image.fromarray(draw_sheet(stored, info.features)).save(buffer, format="PNG")
-    fs, place = fsspec.core.url_to_fs(path)
-    fs.makedirs(fs._parent(place), exist_ok=True)
-    with fs.open(place, "wb") as file:
-        file.write(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def class_rows(indexes: Mapping[str, ClipIndex], info: DatasetInfo, *, seed: int) -> list[Row]:

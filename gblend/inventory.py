@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
@@ -19,6 +18,7 @@ from gblend.content import Content, look_at, spread
 from gblend.drift import Drift, class_drift, number_drift
 from gblend.heads import by_key
 from gblend.shard_files import ShardFiles
+from gblend.storage import asked, open_fs
 from gblend.summary import DatasetSummary, Loss, summarize_dataset
 from schemas import SPLITS, DatasetInfo, Task, feature_file
 from schemas.layout import CLIPS_FILE
@@ -233,11 +233,12 @@ def count_labels(column: pa.Array, classes: int) -> Int[np.ndarray, " classes"]:
 
 def _storage(data: str, info: DatasetInfo, indexes: Mapping[str, ClipIndex]) -> tuple[Storage, ...]:
     """By the listing of the directory."""
-    fs, place = fsspec.core.url_to_fs(data)
+    place = open_fs(data)[1]
+    listed = asked(data, lambda fs, place: fs.find(place, detail=True))
     kinds = {feature_file(name): name for name in info.modalities} | {CLIPS_FILE: "clips"}
     shards = {shard.name for shard in info.shards}
     sizes: dict[str, list[int]] = {name: [] for name in (*info.modalities, "clips", "other")}
-    for path, about in fs.find(place, detail=True).items():
+    for path, about in listed.items():
         shard, _, file = path[len(place.rstrip("/")) + 1 :].rpartition("/")
         sizes[kinds.get(file, "other") if shard in shards else "other"].append(about["size"])
     clips: dict[str, int] = {

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import fsspec
-
 from gblend import collective
 from gblend.data import RunData
 from gblend.training import Training
@@ -56,8 +54,6 @@ class Judge:
 
     def __post_init__(self) -> None:
         if collective.rank() == 0:
-            fs, place = fsspec.core.url_to_fs(self.place)
-            fs.invalidate_cache(place)
             self.known = list(read_reached(self.place))
 
     def __call__(self, training: Training) -> None:

@@ -16,11 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import fsspec
-
 from gblend.records import EpochRecord, EstimateRecord, read_json, write_json
 from gblend.run_files import flat
-from gblend.state_files import delete
+from gblend.storage import delete, exists
 
 LOGS_FILE, TENSORBOARD_DIRECTORY = "logs.json", "tensorboard"
 """In a run directory: names of its runs at services, and TensorBoard's files."""
@@ -194,8 +192,7 @@ class Names:
         write_json(self.path, {**self._read(), service: name})
 
     def _read(self) -> dict[str, str]:
-        fs, place = fsspec.core.url_to_fs(self.path)
-        return read_json(self.path) if fs.exists(place) else {}
+        return read_json(self.path) if exists(self.path) else {}
 
 
 class MLflow:

@@ -8,17 +8,18 @@ full-length probe whatever is measured and wherever the probe is to end. Plain a
     heldout.loss_nats, .correct, .counted    (moments, heads, clips of V)
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from gblend.config import LossConfig
 from gblend.data import RunData
 from gblend.measure import HeadLosses, measure
 from gblend.model import BlendModel
+from gblend.storage import read_bytes, write_bytes
 
 SETS = ("train", "heldout")
 PARTS = ("loss_nats", "correct", "counted")
@@ -74,13 +75,12 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> list[Measured]:
 def save_moments(path: str, moments: Sequence[Measured]) -> None:
     """Write all moments of one network."""
     arrays: dict[str, Any] = {**to_arrays(moments)}  # NumPy's stubs take keywords for other parameters of savez
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "wb") as file:
-        np.savez(file, **arrays)
+    stored = io.BytesIO()
+    np.savez(stored, **arrays)
+    write_bytes(path, stored.getvalue())
 
 
 def load_moments(path: str) -> list[Measured]:
     """The inverse of `save_moments`; unpickles nothing."""
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as stored:
+    with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as stored:
         return from_arrays({name: stored[name] for name in stored.files})

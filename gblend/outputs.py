@@ -13,14 +13,15 @@ With several tasks ``tasks`` holds their names, and all but ``heads`` begins wit
 has the log-probability that the clip has it (log-sigmoid), from which the logit follows with all its digits.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gblend.heads import head_name
+from gblend.storage import read_bytes, write_bytes
 
 PARTS = ("log_probs", "counted", "labels", "positions")
 
@@ -95,9 +96,9 @@ def save_outputs(path: str, tasks: Mapping[str, Mapping[str, HeadOutputs]]) -> N
     heads = np.array(next(iter(next(iter(tasks.values())).values())).heads)
     if len(tasks) > 1:
         arrays["tasks"] = np.array(list(tasks))
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "wb") as file:
-        np.savez(file, heads=heads, **arrays)
+    stored = io.BytesIO()
+    np.savez(stored, heads=heads, **arrays)
+    write_bytes(path, stored.getvalue())
 
 
 def load_outputs(path: str, task: str = "") -> dict[str, HeadOutputs]:
@@ -110,10 +111,11 @@ def load_outputs(path: str, task: str = "") -> dict[str, HeadOutputs]:
     Raises:
         ValueError: There is no such file, or no such task in it.
     """
-    fs, place = fsspec.core.url_to_fs(path)
-    if not fs.exists(place):
-        raise ValueError(f"{path} does not exist; is the directory above it a finished run of this version?")
-    with fs.open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+    try:
+        stored = read_bytes(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; is the directory above it a finished run of this version?") from None
+    with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
         tasks = arrays["tasks"].tolist() if "tasks" in arrays.files else [""]
         if task not in tasks:
             raise ValueError(f"{path} has no task {task!r}; it has {', '.join(tasks) or 'one, without a name'}")

@@ -3,8 +3,9 @@
 from importlib import resources
 from typing import Any
 
-import fsspec
 import jinja2
+
+from gblend.storage import write_bytes
 
 
 def render(template: str, **values: Any) -> str:
@@ -21,8 +22,5 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(out: str, text: str) -> str:
     """Write a page to a path or fsspec URL and return that."""
-    fs, place = fsspec.core.url_to_fs(out)
-    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(place, "w", encoding="utf-8") as file:
-        file.write(text)
+    write_bytes(out, text.encode())
     return out

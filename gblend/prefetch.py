@@ -63,8 +63,11 @@ class Prefetch:
         cache = self._files.cache
         assert cache is not None, "there is nothing to prefetch without a cache"
         try:
-            while self._next < len(self._order):
-                at = self._next
+            while True:
+                with self._turn:  # Another thread may take the last one between two looks.
+                    at = self._next
+                if at >= len(self._order):
+                    return
                 name, step = self._order[at]
                 file = self._files.stored(*name)  # May ask its source, so not while others wait for their turn.
                 with self._turn:

@@ -6,14 +6,15 @@ with BatchNorm's eps at 1e-3, ours is 1e-5. Classifiers (``fc``) are left out by
 not fit is an error. Nothing but tensors is unpickled.
 """
 
+import io
 import re
 from collections.abc import Mapping
 
-import fsspec
 import torch
 from torch import Tensor
 
 from gblend.resnet import Trunk
+from gblend.storage import read_bytes
 
 CLASSIFIER = "fc."
 """Names of the file that are left out begin so."""
@@ -92,8 +93,7 @@ def _read(place: str) -> Mapping[str, Tensor]:
         if re.match(r"https?://", place):
             state = torch.hub.load_state_dict_from_url(place, map_location="cpu", weights_only=True, progress=False)
         else:
-            with fsspec.open(place, "rb") as file:
-                state = torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+            state = torch.load(io.BytesIO(read_bytes(place)), map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:

@@ -11,18 +11,19 @@ finite is null.
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import fsspec
-
 from gblend.heads import FUSED, branch_of, branches_of, head_name, of_each_task
+from gblend.storage import read_bytes, write_bytes
 
 BEST_HEAD, MEAN, STACK, REFIT = "best-head", "mean", "stack", "refit"
 """Names of ways of predicting (`gblend.predictions`); the last is by a fused head trained anew on the run's frozen
 trunks."""
+
+DAMAGED = "restore it, or delete the directory it lies in and give the command that wrote it again"
+"""What to do about a document that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,40 +284,49 @@ def write_json(path: str, values: Any) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write one file, whole or not at all."""
-    fs, place = fsspec.core.url_to_fs(path)
-    partial = f"{place}.partial-{os.getpid()}"
-    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(partial, "w") as file:
-        file.write(text)
-    fs.mv(partial, place)
+    write_bytes(path, text.encode())
 
 
 def read_json(path: str) -> Any:
-    """Read one document; a missing one is a readable error."""
-    fs, place = fsspec.core.url_to_fs(path)
+    """Read one document; a missing or damaged one is a readable error."""
     try:
-        with fs.open(place) as file:
-            return json.load(file)
+        stored = read_bytes(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; is the directory above it the result of a finished job?") from None
+    try:
+        return json.loads(stored)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is no JSON document ({error}); {DAMAGED}") from None
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """Read a document that must be a JSON object."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged: it holds {json.dumps(values)[:20]} instead of an object; {DAMAGED}")
+    return values
+
+
+def read_result(path: str) -> RunResult:
+    """Read ``result.json``."""
+    values = read_object(path)
+    try:
+        return run_result(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} was not written by this version of gblend ({error}); rerun its job") from error
 
 
 def write_lines(path: str, records: Iterable[Any]) -> None:
-    """Write a JSON-lines document from records."""
-    fs, place = fsspec.core.url_to_fs(path)
-    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(place, "w") as file:
-        for record in records:
-            file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
+    """Write a JSON-lines document from records, whole or not at all."""
+    write_text(path, "".join(json.dumps(to_json(record), allow_nan=False) + "\n" for record in records))
 
 
 def read_lines(path: str) -> list[dict[str, Any]]:
     """Read a JSON-lines document; one that was never written is empty."""
-    fs, place = fsspec.core.url_to_fs(path)
-    if not fs.exists(place):
+    try:
+        return [json.loads(line) for line in read_bytes(path).splitlines()]
+    except FileNotFoundError:
         return []
-    with fs.open(place) as file:
-        return [json.loads(line) for line in file]
 
 
 def read_scores(values: dict[str, Any]) -> dict[str, HeadScore]:

@@ -15,17 +15,18 @@ result.json      scores and cost; written last: with it, the run is finished
 An ensemble trains nothing: it has no history, losses or checkpoint.
 """
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import torch
 from torch import Tensor, nn
 
 from gblend.config import TrainConfig
 from gblend.data import RunData
 from gblend.methods import RunSpec
-from gblend.records import RunResult, judged_by, read_json, run_result
+from gblend.records import RunResult, judged_by, read_object, read_result
+from gblend.storage import exists, read_bytes, write_bytes
 
 CONFIG_FILE, RESULT_FILE, HOLDOUT_FILE = "config.json", "result.json", "holdout.json"
 INPUTS_FILE = "inputs.json"
@@ -93,8 +94,8 @@ def settings_to_keep(directory: str, settings: dict[str, Any]) -> dict[str, Any]
     """What ``config.json`` is to hold: what it holds, where `finished_run` found the same run there, begun by an older
     version. What was saved of that run names those settings.
     """
-    fs, place = fsspec.core.url_to_fs(f"{directory}/{CONFIG_FILE}")
-    there = read_json(f"{directory}/{CONFIG_FILE}") if fs.exists(place) else settings
+    path = f"{directory}/{CONFIG_FILE}"
+    there = read_object(path) if exists(path) else settings
     return {**there, PREDICT_BY: settings[PREDICT_BY]}
 
 
@@ -104,11 +105,10 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
     Raises:
         ValueError: A run is there, finished or not, that has other settings.
     """
-    fs, place = fsspec.core.url_to_fs(directory)
-    finished = fs.exists(f"{place}/{RESULT_FILE}")
-    if not finished and not fs.exists(f"{place}/{CONFIG_FILE}"):
+    finished = exists(f"{directory}/{RESULT_FILE}")
+    if not finished and not exists(f"{directory}/{CONFIG_FILE}"):
         return None
-    stored = with_defaults(read_json(f"{directory}/{CONFIG_FILE}"))
+    stored = with_defaults(read_object(f"{directory}/{CONFIG_FILE}"))
     there, now = flat(what_decides(stored)), flat(what_decides(settings))
     for named in (there, now):
         if "data" in named:  # Older versions kept it as it was typed, with a slash at the end of a URL.
@@ -123,7 +123,7 @@ def finished_run(directory: str, settings: dict[str, Any]) -> RunResult | None:
             f"{directory} holds {'a finished' if finished else 'an unfinished'} run with other settings "
             f"({'; '.join(changes)}); choose another --out or delete it"
         )
-    return judged_by(run_result(read_json(f"{directory}/{RESULT_FILE}")), settings[PREDICT_BY]) if finished else None
+    return judged_by(read_result(f"{directory}/{RESULT_FILE}"), settings[PREDICT_BY]) if finished else None
 
 
 def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,9 +137,9 @@ def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 def save_checkpoint(module: nn.Module, path: str) -> None:
     """Parameters and buffers only."""
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "wb") as file:
-        torch.save(module.state_dict(), file)
+    stored = io.BytesIO()
+    torch.save(module.state_dict(), stored)
+    write_bytes(path, stored.getvalue())
 
 
 def load_checkpoint(module: nn.Module, path: str) -> None:
@@ -149,6 +149,4 @@ def load_checkpoint(module: nn.Module, path: str) -> None:
 
 def read_checkpoint(path: str) -> Mapping[str, Tensor]:
     """Parameters and buffers by name."""
-    fs, place = fsspec.core.url_to_fs(path)
-    with fs.open(place, "rb") as file:
-        return torch.load(file, weights_only=True, map_location="cpu")
+    return torch.load(io.BytesIO(read_bytes(path)), weights_only=True, map_location="cpu")

@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from gblend.records import (
     EpochRecord,
     EstimateRecord,
@@ -13,10 +11,11 @@ from gblend.records import (
     epoch_record,
     estimate_record,
     judged_by,
-    read_json,
     read_lines,
-    run_result,
+    read_object,
+    read_result,
 )
+from gblend.storage import entries, exists, is_directory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,17 +38,16 @@ class Run:
 
 def load_run(directory: str, predict_by: str | None = None) -> Run:
     """Read one run directory; ``predict_by`` is what it is to be judged by, None: what it was judged by."""
-    fs, place = fsspec.core.url_to_fs(directory)
     base = directory.rstrip("/")
-    if not fs.exists(place):
+    if not exists(directory):
         raise ValueError(f"{directory} does not exist; give a run directory or a comparison directory")
-    if not fs.exists(f"{place}/result.json"):
+    if not exists(f"{base}/result.json"):
         raise ValueError(f"{directory} holds no result.json; is it a run directory, and has its run finished?")
+    result = read_result(f"{base}/result.json")
     try:
-        result = run_result(read_json(f"{base}/result.json"))
         return Run(
             name=base.rsplit("/", 1)[-1],
-            config=read_json(f"{base}/config.json") if fs.exists(f"{place}/config.json") else {},
+            config=read_object(f"{base}/config.json") if exists(f"{base}/config.json") else {},
             result=result if predict_by is None else judged_by(result, predict_by),
             history=tuple(sorted(map(epoch_record, read_lines(f"{base}/history.jsonl")), key=lambda r: r.epoch)),
             estimates=tuple(sorted(map(estimate_record, read_lines(f"{base}/weights.jsonl")), key=lambda r: r.epoch)),
@@ -61,8 +59,7 @@ def load_run(directory: str, predict_by: str | None = None) -> Run:
 
 def load_runs(directory: str, predict_by: str | None = None) -> list[Run]:
     """Every finished run of a comparison directory (``runs/<name>/``), by name; of a run directory, that run alone."""
-    fs, place = fsspec.core.url_to_fs(directory)
-    if not fs.isdir(f"{place}/runs"):
+    if not is_directory(f"{directory.rstrip('/')}/runs"):
         return [load_run(directory, predict_by)]
     unfinished = unfinished_runs(directory)
     finished = [name for name in _run_names(directory) if name not in unfinished]
@@ -73,13 +70,9 @@ def load_runs(directory: str, predict_by: str | None = None) -> list[Run]:
 
 def unfinished_runs(directory: str) -> tuple[str, ...]:
     """Runs of a comparison directory without a ``result.json``: `load_runs` leaves them out, so a caller can say so."""
-    fs, place = fsspec.core.url_to_fs(directory)
-    return tuple(name for name in _run_names(directory) if not fs.exists(f"{place}/runs/{name}/result.json"))
+    base = directory.rstrip("/")
+    return tuple(name for name in _run_names(directory) if not exists(f"{base}/runs/{name}/result.json"))
 
 
 def _run_names(directory: str) -> list[str]:
-    fs, place = fsspec.core.url_to_fs(directory)
-    if not fs.isdir(f"{place}/runs"):
-        return []
-    entries = [entry for entry in fs.ls(f"{place}/runs", detail=True) if entry["type"] == "directory"]
-    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return [name for name, kind in entries(f"{directory.rstrip('/')}/runs").items() if kind == "directory"]

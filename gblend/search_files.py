@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
-
-from gblend.records import read_json, write_json
+from gblend.records import read_object, write_json
+from gblend.storage import exists
 
 SEARCH_FILE = "search.json"
 
@@ -18,11 +17,10 @@ def require_same_search(out: str, settings: Mapping[str, Any]) -> None:
         ValueError: Another search is there, with the differences.
     """
     path, now = f"{out.rstrip('/')}/{SEARCH_FILE}", json.loads(json.dumps(dict(settings)))
-    fs, place = fsspec.core.url_to_fs(path)
-    if not fs.exists(place):
+    if not exists(path):
         write_json(path, now)
         return
-    there = read_json(path)
+    there = read_object(path)
     changes = [
         f"{key}: {there.get(key)} there, {now.get(key)} now"
         for key in sorted({*there, *now})

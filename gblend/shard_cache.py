@@ -28,14 +28,13 @@ from typing import BinaryIO, cast
 import fsspec
 import pyarrow as pa
 
+from gblend.storage import WAITS_S, open_fs, wait_or_raise
+
 CHECKED_NS = 1_000_000_000 * 10**9
 """Time of modification of a file whose bytes have been checked."""
 
 CHUNK_BYTES = 16 * 2**20
 ATTEMPTS = 3
-WAITS_S = (1.0, 4.0, 16.0)
-"""Before a source that did not answer is asked again. s3fs and gcsfs ask a handful of times within seconds themselves,
-other file systems of fsspec once."""
 
 GIB = 2**30
 
@@ -92,7 +91,7 @@ class ShardCache:
         Raises:
             ValueError: It is larger than the cache, missing or not what it should be at its source; or there is no
                 room, because other files are in use or the disk is full.
-            ConnectionError: Its source does not answer, or breaks off, again and again.
+            StoreError: Its source refuses, does not answer, or breaks off, again and again.
         """
         part = f"{self._path(file)}.part"
         while (descriptor := self._held(file)) is None:
@@ -182,7 +181,7 @@ class ShardCache:
         return sorted(found, key=lambda entry: entry.used_ns)
 
     def _download(self, file: StoredFile, descriptor: int) -> None:
-        fs, place = fsspec.core.url_to_fs(file.url)
+        fs, place = open_fs(file.url)
         for attempt in range(ATTEMPTS):
             if attempt:
                 fs.invalidate_cache()
@@ -245,18 +244,11 @@ def _chunks(fs: fsspec.AbstractFileSystem, place: str, url: str) -> Iterator[byt
                     at += len(chunk)
                     yield chunk
             return
-        except FileNotFoundError:
-            raise ValueError(f"{url} is missing; rerun `gblend preprocess`") from None
-        except PermissionError as error:
-            raise ValueError(f"{url} may not be read: {error}") from error
         except Exception as error:  # Clients raise errors of their own, which share no class.
-            if wait_s is None:
-                line = " ".join(str(error).split()) or type(error).__name__
-                raise ConnectionError(
-                    f"{url} could not be read in {len(WAITS_S) + 1} attempts ({line}); what was done is kept: give the "
-                    "same command again when its source answers"
-                ) from error
-            time.sleep(wait_s)
+            try:
+                wait_or_raise(error, url, wait_s)
+            except FileNotFoundError:
+                raise ValueError(f"{url} is missing; rerun `gblend preprocess`") from None
 
 
 def _evict(path: str) -> bool:

@@ -7,10 +7,10 @@ without one they are read by ranges, which suits a reader of a few clips.
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-import fsspec
 import pyarrow as pa
 
 from gblend.shard_cache import ShardCache, StoredFile
+from gblend.storage import Ranges, is_local, open_fs, read_bytes
 from schemas import ShardDone
 from schemas.layout import DONE_FILE
 
@@ -45,12 +45,11 @@ class ShardFiles:
             if self.cache is not None:
                 mapped = self.cache.open(self.stored(shard, file))
                 return pa.ipc.open_file(pa.BufferReader(mapped), options=options)
-            fs, place = fsspec.core.url_to_fs(path)
-            if _is_local(fs):
+            if is_local(path):
                 # The mapping outlives the descriptor: a large data set has more files than a process may hold open.
-                with pa.memory_map(place) as source:
+                with pa.memory_map(open_fs(path)[1]) as source:
                     return pa.ipc.open_file(pa.BufferReader(source.read_buffer()), options=options)
-            return pa.ipc.open_file(pa.PythonFile(fs.open(place, "rb"), mode="r"), options=options)
+            return pa.ipc.open_file(pa.PythonFile(Ranges(path), mode="r"), options=options)
         except FileNotFoundError:
             raise ValueError(f"{path} is missing; {REMEDY}") from None
         except pa.ArrowInvalid as error:
@@ -61,10 +60,11 @@ class ShardFiles:
         if shard not in self._done:
             path = self.path(shard, DONE_FILE)
             try:
-                fs, place = fsspec.core.url_to_fs(path)
-                self._done[shard] = ShardDone.loads(fs.cat_file(place).decode())
+                stored = read_bytes(path)
             except FileNotFoundError:
                 raise ValueError(f"{path} is missing: the shard is not finished; {REMEDY}") from None
+            try:
+                self._done[shard] = ShardDone.loads(stored.decode())
             except ValueError as error:
                 raise ValueError(f"{path} cannot be read ({error}); {REMEDY}") from None
         done = self._done[shard]
@@ -84,12 +84,3 @@ class ShardFiles:
         """Size of files (shard, name), by their shards' documents."""
         with ThreadPoolExecutor(THREADS) as pool:
             return sum(pool.map(lambda name: self.stored(*name).size, list(names)))
-
-
-def is_local(data: str) -> bool:
-    """Whether a path or URL is on a file system of this machine."""
-    return _is_local(fsspec.core.url_to_fs(data)[0])
-
-
-def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))

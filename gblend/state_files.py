@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, cast
 
-import fsspec
 import torch
 
 from gblend import collective
 from gblend.records import write_json
 from gblend.run_state import State, for_any_worker, split
+from gblend.storage import asked, delete, entries, make_parent, read_bytes, write_bytes
 
 FORMAT = 2
 """Of the files; a state of another one does not count."""
@@ -162,32 +162,17 @@ def adopt(directory: str, settings: Mapping[str, Any], *, of: str, their_setting
             files = {name: _checked_bytes(_place(of, number), contents, name) for name in contents["files"]}
         except UnusableError:
             continue
-        fs, place = fsspec.core.url_to_fs(_place(directory, number))
-        fs.makedirs(place, exist_ok=True)
         for name, stored in files.items():
-            fs.pipe_file(f"{place}/{name}", stored)
+            write_bytes(f"{_place(directory, number)}/{name}", stored)
         contents["settings"] = _digest(settings)
         write_json(f"{_place(directory, number)}/{WHOLE_FILE}", {**contents, "sha256": _digest(contents)})
         return
     raise ValueError(f"{of} holds no state that can be used, and another run is to go on from it")
 
 
-def delete(place: str) -> None:
-    """Delete a directory and all in it, if it is there."""
-    fs, path = fsspec.core.url_to_fs(place)
-    fs.invalidate_cache(path)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
-
-
 def _numbers(directory: str) -> list[int]:
     """Of all states there are, whole or not, in order."""
-    fs, path = fsspec.core.url_to_fs(directory)
-    fs.invalidate_cache(path)
-    if not fs.isdir(path):
-        return []
-    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)]
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in entries(directory) if name.isdecimal())
 
 
 def _place(directory: str, number: int) -> str:
@@ -243,8 +228,9 @@ def _checked_bytes(place: str, contents: Mapping[str, Any], name: str) -> bytes:
 
 def _contents(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """``whole.json``, checked."""
+    stored = _bytes_of(place, WHOLE_FILE)
     try:
-        contents = json.loads(_bytes_of(place, WHOLE_FILE))
+        contents = json.loads(stored)
         written = contents.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or no such document
         raise UnusableError(f"{WHOLE_FILE} is not as it was written") from None
@@ -258,9 +244,8 @@ def _contents(place: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bytes_of(place: str, name: str) -> bytes:
-    fs, path = fsspec.core.url_to_fs(f"{place}/{name}")
     try:
-        return fs.cat_file(path)
+        return read_bytes(f"{place}/{name}")
     except FileNotFoundError:
         raise UnusableError(f"it has no {name}" + (", so it is not finished" if name == WHOLE_FILE else "")) from None
 
@@ -271,12 +256,15 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 def _save(values: State, path: str) -> tuple[int, str]:
     """Write a file; its size and SHA-256."""
-    fs, place = fsspec.core.url_to_fs(path)
-    fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-    with fs.open(place, "wb") as file:
-        counted = _Counted(file=file)
-        torch.save(values, cast(IO[bytes], counted))  # it calls nothing but `write` and `flush`
-    return counted.size, counted.digest.hexdigest()
+
+    def save(fs: Any, place: str) -> tuple[int, str]:
+        make_parent(fs, place)
+        with fs.open(place, "wb") as file:
+            counted = _Counted(file=file)
+            torch.save(values, cast(IO[bytes], counted))  # it calls nothing but `write` and `flush`
+        return counted.size, counted.digest.hexdigest()
+
+    return asked(path, save)
 
 
 @dataclass(kw_only=True)

@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gblend.clips import read_dataset_info
+from gblend.storage import read_bytes
 from schemas import LEDGER_SCHEMA, SPLITS, Task, require_schema
 from schemas.layout import LEDGER_FILE
 
@@ -76,12 +76,10 @@ def summarize_dataset(data: str) -> DatasetSummary:
 
 
 def _losses(path: str) -> tuple[Loss, ...]:
-    fs, place = fsspec.core.url_to_fs(path)
-    if not fs.exists(place):
-        return ()
     try:
-        with fs.open(place, "rb") as file:
-            ledger = pq.read_table(file)
+        ledger = pq.read_table(pa.BufferReader(read_bytes(path)))
+    except FileNotFoundError:
+        return ()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file ({error}); rerun `gblend preprocess`") from None
     require_schema(ledger.schema, LEDGER_SCHEMA, what=path, remedy="rerun `gblend preprocess`")

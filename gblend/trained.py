@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fsspec
 import torch
 
 from gblend.clips import resolve_modalities
@@ -19,10 +18,11 @@ from gblend.inputs import window_spec
 from gblend.methods import BLENDS, ENSEMBLES, FUSED_ONLY, config_of
 from gblend.model import BlendModel, make_model
 from gblend.predictions import Choice, choice_of
-from gblend.records import RunResult, read_json
+from gblend.records import RunResult, read_json, read_object
 from gblend.run_files import CHECKPOINT_FILE, CONFIG_FILE, INPUTS_FILE, REFIT_FILE, load_checkpoint
 from gblend.run_inputs import RunInputs
 from gblend.runs import load_run
+from gblend.storage import exists
 from schemas import DatasetInfo, FeatureSpec
 
 
@@ -80,7 +80,7 @@ def load_trained(directory: str, *, info: DatasetInfo | None = None) -> Trained:
         raise ValueError(
             f"{directory} is an {result.method}, which has no network; give the run of one of the networks it joins"
         )
-    settings = read_json(f"{directory}/{CONFIG_FILE}")
+    settings = read_object(f"{directory}/{CONFIG_FILE}")
     try:
         config = config_of(result.method, network_config(settings))
     except (KeyError, TypeError) as error:
@@ -114,8 +114,7 @@ def load_trained(directory: str, *, info: DatasetInfo | None = None) -> Trained:
 def stored_inputs(directory: str) -> RunInputs | None:
     """``inputs.json`` of a run directory; None where there is none."""
     path = f"{directory}/{INPUTS_FILE}"
-    fs, place = fsspec.core.url_to_fs(path)
-    return RunInputs.from_json(read_json(path), what=path) if fs.exists(place) else None
+    return RunInputs.from_json(read_json(path), what=path) if exists(path) else None
 
 
 def network_config(settings: Mapping[str, Any]) -> TrainConfig:

@@ -13,13 +13,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import fsspec
-
 from gblend.candidate import Candidate, candidate
 from gblend.records import read_json, to_json, write_json
 from gblend.run_files import CHECKPOINT_FILE, CONFIG_FILE, STATE_DIRECTORY, what_decides
 from gblend.space import Point
-from gblend.state_files import adopt, delete
+from gblend.state_files import adopt
+from gblend.storage import delete, entries, exists
 from gblend.trials import Reached, Trial, reached
 
 TRIAL_FILE, REACHED_FILE, END_FILE, RUN_DIRECTORY = "trial.json", "reached.json", "end.json", "run"
@@ -122,10 +121,8 @@ def load_trial(place: str) -> Trial | None:
 
 def load_trials(out: str) -> list[Trial]:
     """All trials of a search, by number."""
-    fs, root = fsspec.core.url_to_fs(f"{out.rstrip('/')}/{TRIALS_DIRECTORY}")
-    fs.invalidate_cache(root)
-    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    found = (load_trial(trial_place(out, int(name))) for name in sorted(names) if name.isdecimal())
+    names = entries(f"{out.rstrip('/')}/{TRIALS_DIRECTORY}")
+    found = (load_trial(trial_place(out, int(name))) for name in names if name.isdecimal())
     return [trial for trial in found if trial is not None]
 
 
@@ -133,15 +130,10 @@ def _checkpoint(place: str, state: str) -> str:
     run = f"{place}/{RUN_DIRECTORY}"
     if state == "finished":
         return f"{run}/{CHECKPOINT_FILE}"
-    fs, root = fsspec.core.url_to_fs(f"{run}/{STATE_DIRECTORY}")
-    fs.invalidate_cache(root)
-    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    numbers = sorted(name for name in names if name.isdecimal())
+    numbers = [name for name in entries(f"{run}/{STATE_DIRECTORY}") if name.isdecimal()]
     return f"{run}/{STATE_DIRECTORY}/{numbers[-1]}" if numbers else ""
 
 
 def _read(path: str) -> Any:
     """A document, or None where there is none."""
-    fs, place = fsspec.core.url_to_fs(path)
-    fs.invalidate_cache(place)
-    return read_json(path) if fs.exists(place) else None
+    return read_json(path) if exists(path) else None

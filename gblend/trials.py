@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gblend.candidate import Candidate, candidate
 from gblend.pareto import pareto_front
 from gblend.space import Point
+from gblend.storage import read_bytes, write_bytes
 
 TrialState = Literal["running", "finished", "stopped", "failed"]
 """``stopped``: by the scheduler, before its last epoch."""
@@ -138,19 +138,15 @@ def write_trials(path: str, trials: Sequence[Trial]) -> None:
     """Write ``trials.parquet``, whole or not at all."""
     stored = io.BytesIO()
     pq.write_table(to_table(trials), stored)
-    fs, place = fsspec.core.url_to_fs(path)
-    fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-    fs.pipe_file(f"{place}.partial", stored.getvalue())
-    fs.mv(f"{place}.partial", place)
+    write_bytes(path, stored.getvalue())
 
 
 def read_trials(path: str) -> list[Trial]:
     """Read ``trials.parquet``."""
-    fs, place = fsspec.core.url_to_fs(path)
-    if not fs.exists(place):
-        raise ValueError(f"{path} does not exist; `gblend tune` writes it")
-    with fs.open(place, "rb") as file:
-        table = pq.read_table(file)
+    try:
+        table = pq.read_table(pa.BufferReader(read_bytes(path)))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; `gblend tune` writes it") from None
     if table.schema.names != TRIALS_SCHEMA.names:
         raise ValueError(f"{path} was not written by this version of gblend; run `gblend tune` again with its --out")
     return from_table(table)

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import fsspec
 import ray.train
 import ray.train.torch
 import torch
@@ -39,7 +38,8 @@ from gblend.records import RunResult, to_json, write_json
 from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settings_to_keep, what_decides
 from gblend.runner import Runner
 from gblend.scores import metric_words
-from gblend.state_files import delete, require_workers
+from gblend.state_files import require_workers
+from gblend.storage import delete, entries, open_fs
 from gblend.views import Views
 
 RAY_PREFIX = "ray-"
@@ -213,7 +213,7 @@ def in_group(
     """
     # A new name each time: what was done before is known from the run directories, not from Ray Train.
     name = f"{RAY_PREFIX}{time.time_ns()}"
-    fs, root = fsspec.core.url_to_fs(storage)
+    fs, root = open_fs(storage)
     least = compute.workers if compute.min_workers is None else compute.min_workers
     each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
     waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
@@ -262,13 +262,9 @@ class _Failures(ray.train.UserCallback):
 
 def delete_ray_directories(storage: str) -> None:
     """Delete what Ray Train keeps below a directory, also that of jobs whose driver was killed."""
-    fs, root = fsspec.core.url_to_fs(storage)
-    fs.invalidate_cache(root)
-    if fs.isdir(root):
-        for place in fs.ls(root, detail=False):
-            name = place.rstrip("/").rpartition("/")[2]
-            if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
-                fs.rm(place, recursive=True)
+    for name in entries(storage):
+        if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
+            delete(f"{storage}/{name}")
 
 
 def _work(job: dict) -> None:

@@ -6,14 +6,19 @@ Workers run in directories of Ray's, so a relative one must be made absolute bef
 from dataclasses import replace
 
 from gblend.config import ComputeConfig
-from gblend.shard_files import is_local
+from gblend.storage import is_local
 from jobs.places import absolute
 
 
 def with_cache(compute: ComputeConfig, data: str) -> ComputeConfig:
-    """The same, with an absolute directory for the cache; a line says so where the data set has no use for one."""
-    if compute.cache_dir is None:
-        return compute
-    if is_local(data):
-        print(f"--cache-dir {compute.cache_dir} is not used: {data} is a path, which is read in place", flush=True)
-    return replace(compute, cache_dir=absolute(compute.cache_dir))
+    """The same, with an absolute directory for the cache; a line says so where the data set has no use for one.
+
+    `ComputeConfig` does not know whether ``cache_gib`` was given: the default is not told of.
+    """
+    asked = [] if compute.cache_dir is None else [f"--cache-dir {compute.cache_dir}"]
+    if compute.cache_gib != ComputeConfig().cache_gib:
+        asked.append(f"--cache-gib {compute.cache_gib:g}")
+    if asked and is_local(data):
+        what = f"{' and '.join(asked)} {'is' if len(asked) == 1 else 'are'} not used"
+        print(f"{what}: {data} is a path, which is read in place", flush=True)
+    return compute if compute.cache_dir is None else replace(compute, cache_dir=absolute(compute.cache_dir))

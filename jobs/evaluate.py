@@ -59,7 +59,7 @@ def evaluate(
         cache_dir: Where each node keeps copies of a data set that is not on a path, as for `gblend train`.
         cache_gib: What all copies in it may take together.
     """
-    run = absolute(run)
+    run, out = absolute(run), absolute(out) if out else ""
     own = str(load_run(run).config.get("data", ""))
     own = absolute(own) if own else ""
     if not (data or own):
@@ -76,7 +76,7 @@ def evaluate(
     )
     compute = with_cache(compute, data)
     other = "" if data == own else f"{data.rpartition('/')[2]}-"
-    out = absolute(out) if out else f"{run}/evaluation/{other}{split}-{views.name}.json"
+    out = out or f"{run}/evaluation/{other}{split}-{views.name}.json"
     open_evaluation(run, data, split, views)  # What does not fit must not cost the start of a worker group.
     with connect():
         try:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import fsspec
-
 from gblend.candidate import candidate
 from gblend.population import Member, moved_on, takeovers
 from gblend.records import read_json, write_json
+from gblend.storage import exists
 from gblend.trial_files import load_trials, take_over, trial_place
 from jobs.trial import Search
 
@@ -25,8 +24,7 @@ def evolve(search: Search, *, generation: int, epoch: int, say: Callable[[str], 
         say: Told in a line who goes on from whom.
     """
     path = f"{search.out}/{GENERATIONS_FILE}"
-    fs, place = fsspec.core.url_to_fs(path)
-    known: list[dict[str, Any]] = read_json(path) if fs.exists(place) else []
+    known: list[dict[str, Any]] = read_json(path) if exists(path) else []
     if len(known) <= generation:
         known = [*known, _decided(search, generation, epoch)]
         write_json(path, known)

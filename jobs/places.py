@@ -7,6 +7,8 @@ setting than ``s3://bucket/data``.
 
 import os
 
+from schemas.store_errors import refuse_credentials
+
 
 def absolute(path: str) -> str:
     """A local path made absolute, because Ray's workers run in another directory; a URL without a slash at its end.
@@ -15,9 +17,13 @@ def absolute(path: str) -> str:
     machine must see the same path, and in a submitted job it would lie in Ray's temporary copy of the working
     directory. Give absolute paths or URLs there.
 
+    Raises:
+        ValueError: It is a URL that holds credentials.
+
     >>> absolute("s3://bucket/data/"), absolute("file:///"), absolute("/data//runs/")
     ('s3://bucket/data', 'file:///', '/data/runs')
     """
+    refuse_credentials(path)
     scheme, found, place = path.partition("://")
     if not found:
         return os.path.abspath(path)

@@ -32,7 +32,7 @@ from pipelines.decoder import DecodeJob, DecoderStartError, StoredClip, shared_d
 from pipelines.flow import prepared
 from pipelines.messages import ClipFailure, ClipRequest, SourceRequest
 from pipelines.source import DecodeLimits
-from pipelines.store import refuse_credentials
+from schemas.store_errors import refuse_credentials
 
 LIMITS = DecodeLimits()
 

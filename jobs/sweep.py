@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import fsspec
 import ray
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
@@ -25,7 +24,7 @@ from gblend.placement import resources_of, room
 from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
 from gblend.space import Drawn, random_points, some_of_grid
-from gblend.state_files import delete
+from gblend.storage import delete, open_fs
 from gblend.trial_files import RUN_DIRECTORY, load_trials, trial_place
 from gblend.trials import Trial, write_trials
 from gblend.worker import RAY_PREFIX, delete_ray_directories
@@ -243,7 +242,7 @@ def _fit(
     searcher: Searcher | None = None,
 ) -> None:
     """Have Tune carry out trials, given by number or suggested by a searcher, to their end or until they pause."""
-    fs, root = fsspec.core.url_to_fs(search.out)
+    fs, root = open_fs(search.out)
     given = [{"number": number, "point": dict(each.point), "until": book.until} for number, each in points.items()]
     tuner = tune.Tuner(
         trainable(search, book.commons, by),

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from pipelines.scratch import process_scratch
 from pipelines.shards import without
 from pipelines.state import find_done
-from pipelines.store import Store, refuse_credentials, sha256_of
+from pipelines.store import Store, sha256_of
 from pipelines.tensors import Tensors, read_tensors
 from schemas.layout import CLIPS_FILE, DATASET_FILE, DONE_FILE, LEDGER_FILE, DatasetInfo, ShardDone, feature_file
+from schemas.store_errors import refuse_credentials
 from schemas.tensor import TensorSpec, require_own_name, spec_of, tensor_schema
 
 pc: Any = pyarrow.compute

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.source import DecodeLimits
-from pipelines.store import refuse_credentials
 from schemas.features import FeatureSpec, Modality
+from schemas.store_errors import refuse_credentials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import posixpath
-import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -30,12 +29,10 @@ from pipelines.source import (
     UnavailableError,
     resolve,
 )
+from schemas.store_errors import StoreError, is_missing, is_object_store, refuse_credentials, why, without_client
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""
-
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
-"""Where directories do not exist, and making one would make a bucket."""
 
 OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 """Per protocol. Ten parts of 50 MiB at once, the default, is memory that every worker of a node would take; the workers
@@ -47,33 +44,6 @@ READ_BYTES = 16 << 20
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk, a used-up quota and a limit on the size of files say."""
 
-CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@|\bs3a?://(?!arn:)[^/]*:")
-"""A password in a URL. One for S3 may hold slashes, but no name of a bucket holds a colon."""
-
-REMEDIES = {
-    "NoSuchBucket": "there is no such bucket; make it or correct the URL (AWS_ENDPOINT_URL and AWS_REGION say where "
-    "it is looked for)",
-    "InvalidAccessKeyId": "the access key is not known there; check AWS_ACCESS_KEY_ID, on Ray's nodes too",
-    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY, on Ray's nodes too",
-    "ExpiredToken": "the credentials have expired; renew them and run again: finished shards are kept",
-    "NoCredentialsError": "there are no credentials; give them in the environment or as a role, on Ray's nodes too",
-    "PartialCredentialsError": "there are only half the credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-}
-"""What to do about an error of an object store, by its code or its class."""
-
-
-class StoreError(OSError):
-    """The place cannot be read or written, for a reason that a user can mend; the message is one readable line."""
-
-
-def refuse_credentials(url: str) -> None:
-    """Credentials in a URL would end up in logs and files; the error does not repeat them."""
-    if CREDENTIALS.search(url):
-        raise ValueError(
-            f"a URL must not hold credentials ({url.split('://')[0]}://...); give them in the environment "
-            "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
-        )
-
 
 def _open_fs(url: str) -> tuple[Any, str]:
     refuse_credentials(url)
@@ -81,35 +51,10 @@ def _open_fs(url: str) -> tuple[Any, str]:
     try:
         fs, root = url_to_fs(url, use_listings_cache=False, **OPTIONS.get(scheme, {}))
     except ImportError as error:
-        raise StoreError(f"{url} cannot be used: {error} (for S3: pip install 'gblend[s3]')") from error
-    if _is_object_store(fs) and not root.strip("/"):
+        raise StoreError(without_client(url, error)) from error
+    if is_object_store(fs) and not root.strip("/"):
         raise ValueError(f"{url} names no bucket; give {scheme}://BUCKET or {scheme}://BUCKET/DIRECTORY")
     return fs, root.rstrip("/")
-
-
-def _is_object_store(fs: Any) -> bool:
-    return not OBJECT_STORES.isdisjoint((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-
-
-def _code(error: BaseException) -> str:
-    """What the store calls the error: S3's code where there is one, else the class of the exception."""
-    cause = error if hasattr(error, "response") else error.__cause__
-    response = getattr(cause, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    return str(code or type(error).__name__)
-
-
-def _why(error: BaseException) -> str:
-    """What went wrong, and the remedy. Never the message of the error itself: some of those name the endpoint."""
-    code = _code(error)
-    if code in REMEDIES:
-        return REMEDIES[code]
-    if isinstance(error, PermissionError):
-        return (
-            f"access is denied ({code}); the credentials must be allowed to list, read, write and delete there "
-            "(s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject)"
-        )
-    return f"{code}; check the network and the address, and run again: finished shards are kept"
 
 
 @contextmanager
@@ -118,10 +63,9 @@ def _told(fs: Any, url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Every such library has exceptions of its own, and not all are OSErrors.
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError) and _code(error) != "NoSuchBucket"
-        if isinstance(fs, LocalFileSystem) or missing:
+        if isinstance(fs, LocalFileSystem) or is_missing(error):
             raise
-        raise StoreError(f"{url} cannot be used: {_why(error)}") from error
+        raise StoreError(f"{url} cannot be used: {why(error)}") from error
 
 
 @contextmanager
@@ -213,7 +157,7 @@ class Store:
                 yield paths
             with _told(self.fs, self.url):
                 for name in names:
-                    if not _is_object_store(self.fs):
+                    if not is_object_store(self.fs):
                         self.fs.makedirs(posixpath.dirname(self.path(name)), exist_ok=True)
                     self._put(paths[name], self.path(name))
 
@@ -221,7 +165,7 @@ class Store:
         try:
             self.fs.put_file(local, path)
         except FileNotFoundError as error:  # Said of a bucket alone: an object needs nothing to be there before it.
-            raise StoreError(f"{self.url} cannot be used: {_why(error)}") from error
+            raise StoreError(f"{self.url} cannot be used: {why(error)}") from error
 
     def _rename(self, names: list[str]) -> Iterator[dict[str, str]]:
         where = {name: os.path.join(self.root, os.path.dirname(name)) for name in names}
@@ -245,7 +189,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file or directory, if it is there."""
         with _told(self.fs, self.url):
-            if _is_object_store(self.fs):
+            if is_object_store(self.fs):
                 # One by one: a bulk deletion says nothing of the objects that it was not allowed to delete.
                 for path in self.fs.find(self.path(name)):
                     self.fs.rm_file(path)
@@ -295,7 +239,7 @@ def local_media(videos: str, uri: str, *, scratch: str | None = None, max_bytes:
         return
     if uri.startswith("/") or ".." in uri.replace("\\", "/").split("/") or "\0" in uri:
         raise OutsideRootError(f"{uri!r} is not a plain path below the video root")
-    if "?versionId=" in uri and _is_object_store(fs):
+    if "?versionId=" in uri and is_object_store(fs):
         raise OutsideRootError(f"{uri!r} asks for a version of an object; give the path alone")
     if not uri or uri.endswith("/"):
         raise NotAFileError(f"{uri!r} is not a file")
@@ -311,9 +255,9 @@ def local_media(videos: str, uri: str, *, scratch: str | None = None, max_bytes:
         except StoreError as error:
             raise UnavailableError(f"{uri!r} cannot be fetched: {error}") from None
         except Exception as error:  # As in `_told`.
-            if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
+            if isinstance(error, FileNotFoundError) and is_missing(error):
                 raise MissingFileError(f"{uri!r} does not exist below the video root") from None
-            raise UnavailableError(f"{uri!r} cannot be fetched: {_why(error)}") from None
+            raise UnavailableError(f"{uri!r} cannot be fetched: {why(error)}") from None
         yield resolve(folder, os.path.basename(path))
 
 

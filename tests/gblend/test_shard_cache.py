@@ -24,6 +24,7 @@ from gblend.prefetch import Prefetch
 from gblend.shard_cache import ShardCache, StoredFile
 from gblend.shard_files import ShardFiles
 from schemas import FeatureSpec, RgbSpec
+from schemas.store_errors import StoreError
 from tests.gblend.shards import gradient_clip, write_dataset, write_done
 
 SIZE = 100_000
@@ -266,7 +267,7 @@ def test_a_source_that_breaks_off_is_asked_again(breaking, tmp_path):
 
 def test_a_source_that_breaks_off_again_and_again_is_one_line(breaking, tmp_path):
     Breaking.breaks = 100
-    with pytest.raises(ConnectionError, match=r"^memory://source/a could not be read in 4 attempts \(timed out\)"):
+    with pytest.raises(StoreError, match=r"^memory://source/a cannot be used, 4 attempts failed: TimeoutError; check"):
         make_cache(tmp_path).fetch(breaking)
     assert Breaking.breaks == 96
 
@@ -277,7 +278,7 @@ def test_a_file_that_may_not_be_read_is_one_line_at_once(source, tmp_path, monke
 
     file = put(source, "a")
     monkeypatch.setattr(fsspec.filesystem("memory"), "open", refuse)
-    with pytest.raises(ValueError, match=r"^memory://source/a may not be read: Forbidden$"):
+    with pytest.raises(StoreError, match=r"^memory://source/a cannot be used: access is denied \(PermissionError\); "):
         make_cache(tmp_path).fetch(file)
 
 
