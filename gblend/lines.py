@@ -21,6 +21,9 @@ from gblend.cost import SAY_EVERY_S
 POLL_S = 0.5
 """How long the driver waits for a line before it looks whether there will be any more."""
 
+LOST_WORDS = ("worker process has died", "actor is temporarily unavailable")
+"""With which Ray tells of a process that is no more, where it does not say so by the kind of the error."""
+
 ARRIVED, LOST = "\N{START OF HEADING}", "\N{END OF TRANSMISSION}"
 """In place of lines."""
 
@@ -32,10 +35,12 @@ def reason_of(error: BaseException) -> str:
     'ValueError: no such clip'
     >>> reason_of(ray.exceptions.ActorDiedError())
     'its process was lost: killed, out of memory, or with its node'
+    >>> reason_of(RuntimeError("The actor 14 is unavailable: The actor is temporarily unavailable: RpcError: ..."))
+    'its process was lost: killed, out of memory, or with its node'
     """
     lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lost or any("worker process has died" in line for line in lines):
+    if lost or any(words in line for line in lines for words in LOST_WORDS):
         return "its process was lost: killed, out of memory, or with its node"
     return lines[-1] if lines else type(error).__name__
 

@@ -11,16 +11,9 @@ SEARCH_FILE = "search.json"
 
 
 def require_same_search(out: str, settings: Mapping[str, Any]) -> None:
-    """Write what decides a search, or compare it with what is there.
-
-    Raises:
-        ValueError: Another search is there, with the differences.
-    """
-    path, now = f"{out.rstrip('/')}/{SEARCH_FILE}", json.loads(json.dumps(dict(settings)))
-    if not exists(path):
-        write_json(path, now)
-        return
-    there = read_object(path)
+    """Raise ``ValueError`` where another search is, with the differences."""
+    path, now = f"{out.rstrip('/')}/{SEARCH_FILE}", _as_written(settings)
+    there = read_object(path) if exists(path) else now
     changes = [
         f"{key}: {there.get(key)} there, {now.get(key)} now"
         for key in sorted({*there, *now})
@@ -28,3 +21,12 @@ def require_same_search(out: str, settings: Mapping[str, Any]) -> None:
     ]
     if changes:
         raise ValueError(f"{out} holds another search ({'; '.join(changes)}); choose another --out or delete it")
+
+
+def write_search(out: str, settings: Mapping[str, Any]) -> None:
+    """Write what decides a search."""
+    write_json(f"{out.rstrip('/')}/{SEARCH_FILE}", _as_written(settings))
+
+
+def _as_written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(settings)))

@@ -21,7 +21,7 @@ from gblend.methods import check_methods
 from gblend.run_files import flat
 from gblend.runs import load_run
 from gblend.scores import metric_words
-from gblend.search_files import require_same_search
+from gblend.search_files import require_same_search, write_search
 from gblend.space import random_points
 from gblend.table_text import aligned, decimal, to_text
 from gblend.trial_files import RUN_DIRECTORY
@@ -113,10 +113,11 @@ def tune(
     }
     if scheduler == "pbt":
         settings["num_samples"] = num_samples  # one that joined later would never take over
+    require_same_search(out, flat(settings))
     with connect():
         require_room(compute, spread=False)
         count, why = side_by_side(nodes(), compute, max_concurrent)
-        require_same_search(out, flat(settings))
+        write_search(out, flat(settings))  # not before it is known that the search can run
         print(why, flush=True)
         ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
         trials = carry_out(searched, ways, say=say)

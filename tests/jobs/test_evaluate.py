@@ -1,11 +1,15 @@
 """`gblend evaluate`: what it writes, prints and refuses; two workers say what one process says."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import descendants
 from gblend.evaluation import evaluate, open_evaluation
+from gblend.lines import ARRIVED, Listener
 from gblend.records import to_json
 from gblend.views import Views
 from jobs.cli import main
@@ -22,10 +26,31 @@ def equal(data, tmp_path_factory) -> str:
     return train_on(data, tmp_path_factory.mktemp("equal"), "equal")
 
 
+@pytest.fixture
+def killed(monkeypatch) -> list[int]:
+    """Of the first group of workers that begins its work, one is killed at that."""
+    pids: list[int] = []
+    hear = Listener.hear
+
+    def kill_and_hear(self: Listener, line: str) -> None:
+        if line == ARRIVED and not pids:
+            worker = next(p for p in descendants(os.getpid()) if p.command.startswith("ray::RayTrainWorker"))
+            os.kill(worker.pid, signal.SIGKILL)
+            pids.append(worker.pid)
+        hear(self, line)
+
+    monkeypatch.setattr(Listener, "hear", kill_and_hear)
+    return pids
+
+
 @pytest.mark.slow
-def test_two_workers_write_and_print_what_one_process_finds(ray_session, equal, data, capsys):
+def test_two_workers_one_of_which_is_killed_write_and_print_what_one_process_finds(
+    ray_session, equal, data, capsys, killed
+):
     assert main(["evaluate", "--run", equal, "--clips", "3", "--workers", "2"]) == 0
+    assert len(killed) == 1
     lines = capsys.readouterr().out.splitlines()
+    assert any("failed: its process was lost" in line for line in lines)
     assert lines[-1] == f"{equal}/evaluation/test-3xcentre.json"
     found = json.loads(Path(lines[-1]).read_text())
     alone = to_json(evaluate(*open_evaluation(equal, data, "test", Views(clips=3))))

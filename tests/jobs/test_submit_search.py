@@ -34,6 +34,7 @@ RECIPE = replace(
     epochs=EPOCHS,
     batch_size=6,
     input=replace(small_cpu().input, frames=2, crop_px=8, scale_px=8, mel_frames=8),
+    blend=replace(small_cpu().blend, refit_epochs=0),
     model=replace(small_cpu().model, visual_layers=(1,), visual_width=4, audio_layers=(1,), audio_width=4),
 )
 SEARCH = (
