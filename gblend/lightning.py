@@ -47,6 +47,8 @@ class OnlineBlendCallback(Callback):
                 f"max_epochs of the trainer ({trainer.max_epochs}) and epochs of the blend ({self.blend.epochs}) must "
                 "be the same"
             )
+        if self.blend.estimates:  # Where a fit goes on within an epoch, Lightning does not say that one starts.
+            pl_module.loss_weights = self.blend.weights_at(trainer.current_epoch, self.network)  # type: ignore[assignment]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Weights of this epoch; probes, where it is the first of a super-epoch."""

@@ -8,6 +8,7 @@ function of its task.
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,11 +42,21 @@ POLL_S = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One asking for probes."""
+
+    task: ProbeTask
+    """Which."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells it from others, also from others for the same probes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What became of one probe."""
 
-    task: str
-    """Key of its task."""
+    ask: str
+    """Which asking it answers."""
     branch: str
     """Which of its probes."""
     state: State = field(default_factory=dict)
@@ -59,20 +70,22 @@ class Desk:
     """Where worker 0 of a run asks the driver for probes: an `Elsewhere` that can be sent to it."""
 
     asked: Queue
-    """Of `ProbeTask`."""
+    """Of `Ask`."""
     answered: Queue
     """Of `Answer`; also to workers that are lost by now."""
 
     def __call__(self, task: ProbeTask) -> Arrivals:
         """Ask for the probes of a task."""
-        self.asked.put(task)
+        # An answer to a run that has started again since is not one to this run: it may be an error of then.
+        ask = Ask(task=task)
+        self.asked.put(ask)
 
         def arrivals() -> dict[str, State]:
             try:
                 answer: Answer = self.answered.get(timeout=POLL_S)
             except Empty:
                 return {}
-            if answer.task != task.key:
+            if answer.ask != ask.token:
                 return {}
             if answer.error:
                 raise RuntimeError(answer.error)
@@ -118,8 +131,10 @@ class _Service:
     desk: Desk
     stopped: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
-    known: dict[tuple[str, str], Answer | None] = field(default_factory=dict)
-    """Probes by task and branch; None: under way."""
+    known: dict[tuple[str, str], State | None] = field(default_factory=dict)
+    """What was measured, by task and branch; None: under way."""
+    token: str = ""
+    """Of the last asking, to which all answers go."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Of ``known``, and of what is said about it at the desk."""
     placed: set[str] = field(default_factory=set)
@@ -132,25 +147,28 @@ class _Service:
         while not self.stopped.is_set():
             self.tell_progress()
             try:
-                task = self.desk.asked.get(timeout=POLL_S)
+                ask = self.desk.asked.get(timeout=POLL_S)
             except Empty:
                 continue
             try:
-                self.begin(task)
+                self.begin(ask)
             except Exception as error:  # Whatever it is, the run must hear of it: it waits.
-                self.refuse(task, f"the probes of {task.name} could not be started: {reason_of(error)}")
+                why = f"the probes of {ask.task.name} could not be started: {reason_of(error)}"
+                for branch in ask.task.branches:
+                    self.fail(ask.task, branch, why)
 
-    def refuse(self, task: ProbeTask, error: str) -> None:
-        """Say so of all probes that are not finished; asked again, they are tried again."""
+    def fail(self, task: ProbeTask, branch: str, error: str) -> None:
+        """Tell the run that a probe under way has failed; asked again, it is tried again."""
         with self.lock:
-            for branch in task.branches:
-                if self.known.pop((task.key, branch), None) is None:
-                    self.desk.answered.put(Answer(task=task.key, branch=branch, error=error))
+            if self.known.get((task.key, branch), {}) is None:
+                del self.known[(task.key, branch)]
+                self.desk.answered.put(Answer(ask=self.token, branch=branch, error=error))
 
     def tell_progress(self) -> None:
         """A line a minute while a run's probes train: it prints none itself when it waits for them."""
         now = time.monotonic()
-        under_way = [branch for (_, branch), answer in self.known.items() if answer is None]
+        with self.lock:
+            under_way = [branch for (_, branch), found in self.known.items() if found is None]
         if not under_way:
             self.said_s = now
         elif now - self.said_s >= SAY_EVERY_S:
@@ -162,24 +180,17 @@ class _Service:
             ] * bool(waiting)
             self.say(f"probes on workers of their own: {'; '.join(parts)}")
 
-    def begin(self, task: ProbeTask) -> None:
-        """Start what is not known yet, and say again what is: whoever it was said to may be lost.
-
-        What failed for the last time was an answer to a run that has started again since: it is tried again.
-        """
+    def begin(self, ask: Ask) -> None:
+        """Start what is not known yet, and say again what is: whoever it was said to may be lost."""
+        task = ask.task
         with self.lock:
-            while not self.desk.answered.empty():
-                self.desk.answered.get()
-            self.known = {
-                key: answer
-                for key, answer in self.known.items()
-                if key[0] == task.key and not (answer is not None and answer.error)
-            }
+            self.token = ask.token
+            self.known = {key: found for key, found in self.known.items() if key[0] == task.key}
             new = [branch for branch in task.branches if (task.key, branch) not in self.known]
             for branch in task.branches:
-                answer = self.known.setdefault((task.key, branch), None)
-                if answer is not None:
-                    self.desk.answered.put(answer)
+                found = self.known.setdefault((task.key, branch), None)
+                if found is not None:
+                    self.desk.answered.put(Answer(ask=self.token, branch=branch, state=found))
         if not new:
             return
         self.tell_room(task, len(new))
@@ -203,26 +214,25 @@ class _Service:
 
     def train(self, task: ProbeTask, branch: str, reference: Any) -> None:
         """One probe, however often it takes."""
-        answer = Answer(task=task.key, branch=branch)
         for restarts_left in range(self.compute.restarts, -1, -1):
             try:
-                answer = Answer(task=task.key, branch=branch, state=self.attempt(task, branch, reference))
-                break
+                found = self.attempt(task, branch, reference)
             except _StoppedError:
                 return
             except Exception as error:  # Whatever it is, the run must hear of it: it waits.
                 if self.stopped.is_set():
                     return
                 what, why = f"the probe of {branch} of {task.name}", reason_of(error)
-                answer = Answer(task=task.key, branch=branch, error=f"{what} failed: {why}")
-                if isinstance(error, ValueError):
-                    break  # what it was given is wrong, and would be again
                 if restarts_left:
                     self.say(f"{what} starts again: {why}")
-        with self.lock:
-            if (task.key, branch) in self.known:
-                self.known[(task.key, branch)] = answer
-                self.desk.answered.put(answer)
+                else:
+                    self.fail(task, branch, f"{what} failed: {why}")
+            else:
+                with self.lock:
+                    if (task.key, branch) in self.known:
+                        self.known[(task.key, branch)] = found
+                        self.desk.answered.put(Answer(ask=self.token, branch=branch, state=found))
+                return
 
     def attempt(self, task: ProbeTask, branch: str, reference: Any) -> State:
         """The probe on a group of workers that is there for it alone."""

@@ -24,6 +24,9 @@ from schemas.store_errors import (
     without_client,
 )
 
+NEVER_OTHERWISE = (TypeError, AttributeError, NotImplementedError, MemoryError)
+"""Mistakes, of ours or of a client: another attempt would end as the first did."""
+
 Answer = TypeVar("Answer")
 
 WAITS_S = (1.0, 4.0, 16.0)
@@ -76,7 +79,7 @@ def wait_or_raise(error: Exception, url: str, wait_s: float | None) -> None:
         url: What was asked for.
         wait_s: None after the last attempt.
     """
-    if is_missing(error) or isinstance(error, StoreError):
+    if is_missing(error) or isinstance(error, (StoreError, *NEVER_OTHERWISE)):
         raise error
     if is_final(error):
         raise StoreError(f"{url} cannot be used: {why(error)}") from error
@@ -121,7 +124,10 @@ def entries(url: str) -> dict[str, str]:
     """Names in a directory, in order, and their types (file or directory); none where there is no directory."""
     if not is_directory(url):
         return {}
-    found = asked(url, lambda fs, place: fs.ls(place, detail=True))
+    try:
+        found = asked(url, lambda fs, place: fs.ls(place, detail=True))
+    except FileNotFoundError:  # deleted by now
+        return {}
     return dict(sorted((entry["name"].rstrip("/").rpartition("/")[2], entry["type"]) for entry in found))
 
 
@@ -143,9 +149,17 @@ def write_bytes(url: str, data: bytes) -> None:
 
 def delete(url: str) -> None:
     """Delete a file, or a directory and all in it, if it is there."""
-    if exists(url):
-        with suppress(FileNotFoundError):  # Asked again, it may be gone.
-            asked(url, lambda fs, place: fs.rm(place, recursive=True))
+    while exists(url):
+        with suppress(FileNotFoundError):  # Others may delete there, too, and a repeated request may find it gone.
+            asked(url, _delete)
+
+
+def _delete(fs: Any, place: str) -> None:
+    if not is_object_store(fs):
+        fs.rm(place, recursive=True)
+        return
+    for each in fs.find(place):  # s3fs does not tell which of many deletions at once was refused.
+        fs.rm_file(each)
 
 
 def _info(url: str) -> dict[str, Any] | None:

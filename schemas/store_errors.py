@@ -27,6 +27,8 @@ REMEDIES = {
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY, on Ray's nodes too",
     "ExpiredToken": "the credentials have expired; renew them and run again: what is finished is kept",
     "NoCredentialsError": "there are no credentials; give them in the environment or as a role, on Ray's nodes too",
+    "ParamValidationError": "the store takes no such name; correct the URL",
+    "InvalidBucketName": "a bucket cannot have this name; correct the URL",
     "PartialCredentialsError": "there are only half the credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
 }
 """What to do about an error of an object store, by its code or its class."""

@@ -101,6 +101,20 @@ def test_a_fit_that_goes_on_from_a_checkpoint_repeats_no_finished_estimate(finis
     assert len(again.estimates) == 2
 
 
+def test_a_fit_that_goes_on_within_an_epoch_has_the_weights_of_that_epoch(tmp_path):
+    steps = len(loader())
+    fit(
+        online(),
+        ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=steps + 1, save_top_k=-1),
+        max_steps=steps + 1,
+    )
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    again, goes_on = online(), Module(net(), {})
+    trainer(EPOCHS, OnlineBlendCallback(again, network=goes_on.network)).fit(goes_on, loader(), ckpt_path=checkpoint)
+    assert goes_on.loss_weights
+    assert len(again.estimates) == 2
+
+
 def test_a_trainer_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"max_epochs of the trainer \(5\) and epochs of the blend \(4\)"):
         fit(online(), max_epochs=EPOCHS + 1)
