@@ -46,7 +46,8 @@ class Probe:
 class OnlineBlend:
     """Loss weights for the epochs of a user's own training of one task (Algorithm 3).
 
-    In several processes ask in one of them, and send the others its answer: it knows of no other process.
+    One is for one training: it keeps its estimates, so another training, with another seed say, needs another one. In
+    several processes ask in one of them, and send the others its answer: it knows of no other process.
 
     >>> class Net(nn.Module):
     ...     def __init__(self):

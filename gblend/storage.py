@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
@@ -186,8 +187,12 @@ def _write(fs: Any, place: str, data: bytes) -> None:
         fs.pipe_file(partial, data)
         fs.mv(partial, place)
         return
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # A rename can reach the disk before the bytes do.
-    os.replace(partial, place)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # A rename can reach the disk before the bytes do.
+        os.replace(partial, place)
+    except OSError:  # of a full disk, above all: half a file would keep it full
+        Path(partial).unlink(missing_ok=True)
+        raise

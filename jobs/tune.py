@@ -117,7 +117,8 @@ def tune(
     with connect():
         require_room(compute, spread=False)
         count, why = side_by_side(nodes(), compute, max_concurrent)
-        write_search(out, flat(settings))  # not before it is known that the search can run
+        require_same_search(out, flat(settings))  # again: another one may have begun meanwhile
+        write_search(out, flat(settings))  # not before it is known that this one can run
         print(why, flush=True)
         ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
         trials = carry_out(searched, ways, say=say)

@@ -78,14 +78,15 @@ def search(job_server, data, s3_client, tmp_path_factory) -> Interrupted:
     deadline = time.monotonic() + 300
     try:
         while not any(len(trial.reached) >= 2 for trial in load_trials(out)):
-            assert client.poll() is None, client.communicate()[0]
+            assert client.poll() is None, "the search ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
         for process in descendants(os.getpid()):
             if "jobs.tune" in process.command and process.kind == "driver" and process.pid != client.pid:
                 os.kill(process.pid, signal.SIGKILL)
-        client.communicate()
+        said, _ = client.communicate()
+        print(said)
     before = {trial.number: len(trial.reached) for trial in load_trials(out)}
     assert f"{out}/best.json" in job_server.done(line.removeprefix("-m "))
     copy = tmp_path_factory.mktemp("search")
