@@ -62,6 +62,8 @@ def connect(*, num_cpus: int | None = None) -> Iterator[None]:
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 _temp_dir=scratch.path,
+                # Nobody reads metrics of a cluster without a dashboard, and their thread has crashed a driver (2.60).
+                _system_config={"enable_metrics_collection": False},
                 runtime_env={"env_vars": environment},
                 **quiet,
             )
