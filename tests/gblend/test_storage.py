@@ -265,3 +265,11 @@ def test_a_source_that_does_not_answer_ends_fetching_ahead_without_a_traceback(f
     Prefetch(files, [[("train/00000", "rgb.arrow")]], ahead_bytes=10).join()
     assert died == []
     assert flaky.asked == 4
+
+
+def test_a_deletion_ends_though_something_seems_to_be_left(tmp_path, monkeypatch):
+    """The mark of a directory in an object store, which no listing of files holds."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr("gblend.storage.exists", lambda url: True)
+    storage.delete(str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
