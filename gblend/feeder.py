@@ -13,7 +13,6 @@ import itertools
 import multiprocessing
 import os
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from gblend.batches import Batch, collate
 from gblend.clip_dataset import ClipDataset, Draw, Sample, WindowDataset
 from gblend.config import ComputeConfig
+from gblend.handover import Failure, Parcel, no_process, packed
 from gblend.prefetch import Prefetch
 from gblend.shard_cache import GIB, ShardCache
 from gblend.viewed import ViewedClips
@@ -36,30 +36,6 @@ Clips = ClipDataset | ViewedClips
 
 Request = tuple[str, tuple[str, ...], Draw]
 """Name of a set, the modalities wanted, and the window."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """What went wrong in another process that reads, as the worker says it."""
-
-    line: str
-    """What the exception says."""
-    trace: str
-    """Where it was raised."""
-    of_the_user: bool
-    """A ``ValueError``: its line is enough."""
-
-    @classmethod
-    def of(cls, error: Exception) -> "Failure":
-        """To be called where it is caught."""
-        line = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return cls(line=line, trace=traceback.format_exc(), of_the_user=isinstance(error, ValueError))
-
-    def as_error(self) -> Exception:
-        """What happened in another process, as an exception of one line here."""
-        error = ValueError(self.line) if self.of_the_user else RuntimeError(f"reading a clip failed: {self.line}")
-        error.__cause__ = RuntimeError(self.trace)
-        return error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +100,9 @@ class Feeder:
         with self._ahead(name, modalities, draws) as reached:
             yield from self._batches(iter(self._loader), turn, reached)
 
-    def _batches(self, batches: Iterator, turn: int, reached: Callable[[int], object]) -> Iterator[Batch]:
+    def _batches(
+        self, batches: Iterator[Batch | Failure], turn: int, reached: Callable[[int], object]
+    ) -> Iterator[Batch]:
         for step in itertools.count():
             assert turn == self._turn, "one loop over a feeder at a time: the processes are shared"
             try:
@@ -134,11 +112,11 @@ class Feeder:
             except (RuntimeError, OSError, EOFError) as error:
                 if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                     raise
-                raise _ended(error) from error
+                raise no_process(error) from error
             if isinstance(made, Failure):
                 raise made.as_error()
             reached(step)
-            yield cast(Batch, made)
+            yield made
 
     @contextmanager
     def _ahead(
@@ -167,7 +145,7 @@ class Feeder:
         return DataLoader(
             source,
             batch_sampler=self._requests,
-            collate_fn=_collate,
+            collate_fn=_pack,
             num_workers=self._feeding.processes,
             persistent_workers=True,
             multiprocessing_context=context,
@@ -218,6 +196,11 @@ def _collate(samples: list[Sample | Failure]) -> Batch | Failure:
     return collate(cast(list[Sample], samples))
 
 
+def _pack(samples: list[Sample | Failure]) -> Parcel | Failure:
+    batch = _collate(samples)
+    return batch if isinstance(batch, Failure) else packed(batch)
+
+
 def _begin(_: int) -> None:
     """What a loader process does first: one thread, and an end when its worker ends."""
     cv2.setNumThreads(1)
@@ -229,12 +212,3 @@ def _begin(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _ended(error: Exception) -> RuntimeError:
-    """The end of a loader process, as its worker meets it: told so, or with a batch that nobody hands over any more."""
-    said = str(error).partition("\n")[0]
-    return RuntimeError(
-        f"a loader process was killed ({said}): mostly for lack of memory, or of room in /dev/shm; use fewer "
-        "--loader-processes, or a smaller batch"
-    )

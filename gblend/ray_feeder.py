@@ -25,7 +25,7 @@ from ray.data import ExecutionResources, TaskPoolStrategy
 from gblend.batches import Batch, collate
 from gblend.clip_dataset import ClipDataset, Draw
 from gblend.data import RunData
-from gblend.feeder import Failure
+from gblend.handover import Failure
 
 Columns = dict[str, np.ndarray]
 """One value a clip: ``position``, ``enlarged``, and by key ``labels.KEY``, ``arrays.NAME``, ``present.NAME``."""

@@ -4,8 +4,8 @@ A copy is named by the SHA-256 of its contents, which the shard's ``done.json`` 
 has another name, and a name that is there is the right file. Three rules make it safe, and all are the kernel's, so a
 process that is killed leaves nothing to be cleaned up:
 
-- A file is written under another name (``.part``) by whoever holds the lock on it; others who want it wait for the
-  lock. It gets its name when its bytes have been checked and are on the disk.
+- A file is written under another name (``.part``) by whoever holds the lock on it; others who want it wait until it has
+  its name. It gets its name when its bytes have been checked and are on the disk.
 - A process that has a file mapped holds a shared lock on it, for as long as the mapping lives. What is locked is not
   evicted.
 - A file that was checked is given a certain time of modification. Whatever writes to it changes that, and a file
@@ -35,6 +35,9 @@ CHECKED_NS = 1_000_000_000 * 10**9
 
 CHUNK_BYTES = 16 * 2**20
 ATTEMPTS = 3
+
+POLL_S = 0.02
+"""Between two looks at what other processes do."""
 
 GIB = 2**30
 
@@ -98,8 +101,7 @@ class ShardCache:
             self._make_directory()
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if not _is_at(descriptor, part):
+                if not _lock_at(descriptor, part):
                     continue  # Whoever had the lock before has finished the file, or given it up.
                 if (there := self._held(file)) is not None:  # It was finished just before this one was begun.
                     os.close(there)
@@ -165,7 +167,7 @@ class ShardCache:
                     f"the cache {self.directory} may hold {self.limit_bytes / GIB:.3g} GiB, all of it in use, and "
                     f"{file.url} takes {file.size / GIB:.3g} GiB more; raise --cache-gib"
                 )
-            time.sleep(0.05)
+            time.sleep(POLL_S)
 
     def _entries(self) -> "list[_Entry]":
         """Files by their last use; unfinished ones, which nobody may be waiting for, first."""
@@ -267,6 +269,22 @@ def _evict(path: str) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _lock_at(descriptor: int, part: str) -> bool:
+    """Wait for the lock on an unfinished file; False if it has lost its name meanwhile.
+
+    It must not wait for the lock alone: a file that has been finished may be locked at once by a process that maps it,
+    for as long as that process lives.
+    """
+    while _is_at(descriptor, part):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(POLL_S)
+        else:
+            return _is_at(descriptor, part)
+    return False
 
 
 def _is_at(descriptor: int, path: str) -> bool:

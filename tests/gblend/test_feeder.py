@@ -1,6 +1,7 @@
 """Loader processes: the same batches whatever their number, and what happens when something goes wrong in one."""
 
 import os
+import resource
 import signal
 import time
 from multiprocessing import forkserver, get_context
@@ -182,3 +183,16 @@ def test_on_a_gpu_batches_are_pinned_and_else_not(data):
 def test_the_number_of_processes_is_checked():
     with pytest.raises(ValueError, match="loader_processes must be at least 0, got -1"):
         ComputeConfig(loader_processes=-1)
+
+
+def test_a_batch_for_which_there_is_no_shared_memory_is_one_line_that_says_what_to_do(data):
+    run = load_run_data(data, CONFIG, Feeding(processes=1))
+    batches = training_batches(len(run.train), batch_size=2, entropy=ENTROPY, rank=0, world=1)
+    loop = training_loader(run.train, batches, ENTROPY)
+    next(loop)
+    (victim,) = pool(run)
+    resource.prlimit(victim, resource.RLIMIT_FSIZE, (0, 0))  # No file grows any more, those in /dev/shm neither.
+    with pytest.raises(
+        RuntimeError, match=r"^a batch could not be handed over .*/dev/shm; use fewer --loader-processes, or a .*$"
+    ):
+        list(loop)

@@ -1,11 +1,13 @@
 """The cache of remote shard files: what is in it is right, whatever is killed or damaged, and it keeps its limit."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +108,26 @@ def wait_for(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+def test_who_waits_for_a_download_goes_on_when_another_process_has_mapped_the_file_first(source, tmp_path):
+    file, cache = put(source, "a"), make_cache(tmp_path)
+    path = tmp_path / "cache" / name(file)
+    part = Path(f"{path}.part")
+    part.parent.mkdir()
+    with fsspec.open(file.url) as data:
+        part.write_bytes(data.read())
+    with part.open() as mapped:
+        fcntl.flock(mapped, fcntl.LOCK_SH)
+        waiting = threading.Thread(target=cache.fetch, args=(file,), daemon=True)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        os.utime(part, ns=(0, shard_cache.CHECKED_NS))
+        part.rename(path)
+        waiting.join(10.0)
+        assert not waiting.is_alive()
+    assert names(tmp_path) == {name(file)}
 
 
 def test_a_download_that_was_killed_leaves_nothing_that_is_taken_for_the_file(source, tmp_path, monkeypatch):
