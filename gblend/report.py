@@ -23,7 +23,7 @@ from gblend.heads import by_key
 from gblend.page import render, write_page
 from gblend.per_class import ClassGains, load_gains
 from gblend.runs import Run
-from gblend.samples import SampleClip, animation, flow_colors, flow_scale_px, flow_wheel, logmel_svg
+from gblend.samples import SampleClip, animation, flow_frames, flow_scale_px, flow_wheel, logmel_svg
 from gblend.scores import ACCURACY, metric_words
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
@@ -313,7 +313,7 @@ def _sample_view(sample: SampleClip, index: int) -> dict[str, Any]:
         "rgb": None if sample.rgb is None else animation(sample.rgb, fps=sample.fps),
         "flow": None
         if sample.flow is None or scale_px is None
-        else animation(flow_colors(sample.flow, scale_px=scale_px), fps=sample.fps),
+        else animation(flow_frames(sample.flow, scale_px=scale_px), fps=sample.fps),
         "scale_px": scale_px,
         "logmel": None
         if sample.logmel is None

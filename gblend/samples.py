@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from gblend.clips import ClipIndex, ClipReader, StoredClip, read_dataset_info, read_index
 from gblend.config import InputConfig
+from gblend.flow_colour import flow_picture, wheel_picture
 from gblend.heads import by_key
 from gblend.inputs import choose_window, cut_window, window_spec
 from gblend.svg import panel
@@ -146,29 +146,19 @@ def flow_scale_px(flow: Float32[np.ndarray, "time height width 2"]) -> float:
     return max(1.0, float(np.percentile(np.hypot(flow[..., 0], flow[..., 1]), 99.5)))
 
 
-def flow_colors(
+def flow_frames(
     flow: Float32[np.ndarray, "time height width 2"], *, scale_px: float
 ) -> UInt8[np.ndarray, "time height width 3"]:
-    """Direction as hue, length as saturation on white: rest is white, right is red, down is yellow-green.
-
-    >>> right = np.array([[[[0.0, 0.0], [2.0, 0.0]]]], np.float32)
-    >>> flow_colors(right, scale_px=2.0)[0, 0].tolist()
-    [[255, 255, 255], [255, 0, 0]]
-    """
-    hue = (np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360) / 2  # OpenCV counts hue to 180
-    saturation = np.clip(np.hypot(flow[..., 0], flow[..., 1]) / scale_px, 0, 1) * 255
-    hsv = np.stack([hue, saturation, np.full_like(hue, 255)], axis=-1).astype(np.uint8)
-    rows = hsv.reshape(-1, hsv.shape[-2], 3)
-    return cv2.cvtColor(rows, cv2.COLOR_HSV2RGB).reshape(hsv.shape)
+    """Every field as a picture (`gblend.flow_colour`)."""
+    return np.stack([flow_picture(field, scale_px=scale_px) for field in flow])
 
 
 def flow_wheel(size_px: int = 56) -> str:
-    """The key to `flow_colors`, as a data URI: every direction at the place it points to."""
-    y, x = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j].astype(np.float32)
-    colors = flow_colors(np.stack([x, y], axis=-1)[None], scale_px=1.0)[0]
+    """The key to the flow's colours, as a data URI: every direction at the place it points to, nothing around it."""
+    y, x = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j]
     alpha = (np.hypot(x, y) <= 1).astype(np.uint8)[..., None] * np.uint8(255)
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([colors, alpha], axis=-1)).save(buffer, format="PNG")
+    Image.fromarray(np.concatenate([wheel_picture(size_px), alpha], axis=-1)).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from gblend.config import InputConfig
-from gblend.samples import animation, flow_colors, flow_scale_px, flow_wheel, load_samples, logmel_svg
+from gblend.flow_colour import flow_picture
+from gblend.samples import animation, flow_frames, flow_scale_px, flow_wheel, load_samples, logmel_svg
 from gblend.summary import summarize_dataset
 from tests.gblend.synthetic_data import FRAMES, MEL_FRAMES, write_dataset
 
@@ -78,14 +79,11 @@ def test_the_animation_plays_every_frame_at_its_rate_without_end():
         assert abs(float(np.asarray(image.convert("RGB")).mean()) - value) < 6
 
 
-def test_flow_colour_is_hue_by_direction_and_white_at_rest():
-    directions = {(1, 0): (255, 0, 0), (-1, 0): (0, 255, 255), (0, 0): (255, 255, 255)}
-    for vector, color in directions.items():
-        drawn = flow_colors(np.array([[[vector]]], np.float32), scale_px=1.0)
-        assert np.abs(drawn[0, 0, 0].astype(int) - color).max() <= 3
-    down = flow_colors(np.array([[[(0, 1)]]], np.float32), scale_px=1.0)[0, 0, 0]
-    assert down[1] == 255  # 90 degrees: half-way between yellow and green
-    assert 120 <= down[0] <= 135
+def test_every_flow_field_is_a_picture_in_the_colours_of_the_contact_sheet():
+    fields = np.random.default_rng(0).normal(0, 2, (3, 5, 7, 2)).astype(np.float32)
+    frames = flow_frames(fields, scale_px=2.0)
+    assert frames.shape == (3, 5, 7, 3)
+    assert np.array_equal(frames[1], flow_picture(fields[1], scale_px=2.0))
 
 
 def test_the_flow_scale_keeps_noise_pale():
