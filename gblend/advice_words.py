@@ -3,20 +3,10 @@
 import math
 
 from gblend.advice import Advice, Candidate, WeightsGain
-from gblend.heads import FUSED
-from gblend.records import MEAN, REFIT
 from gblend.table import ComparisonTable
 from gblend.table_text import decimal, with_sd
-from gblend.verdict import distance, method_name, noise_mark
-
-WAYS = {
-    FUSED: "by its fused head",
-    REFIT: "by a fused head trained anew on its trunks",
-    "best-head": "by the head that is best on V",
-    MEAN: "by the mean of all heads",
-    "stack": "by the stack of all heads",
-}
-"""How a way of predicting is called in a sentence."""
+from gblend.verdict import noise_mark
+from gblend.words import WAYS, distance, method_name
 
 
 def advice_words(advice: Advice, table: ComparisonTable) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from gblend.runs import Run
 from gblend.svg import INK, MUTED, PAPER, head_ink, panel
 from gblend.table import ComparisonTable, MethodRow, head_order
 from gblend.table_text import decimal
+from gblend.words import ogr_text
 
 PANEL_PX = (300, 220)
 
@@ -256,19 +257,6 @@ def _head_ticks(axes: Axes, found: Sequence[HeadEstimate]) -> None:
     axes.set_xticks(range(len(found)), [one.head for one in found], color=INK)
     axes.set_xlim(-0.6, len(found) - 0.4)
     axes.grid(visible=False, axis="x")
-
-
-def ogr_text(value: float) -> str:
-    """A few digits, whatever the size.
-
-    >>> [ogr_text(v) for v in (0.1234, 3.14159, 41.7, math.inf, math.nan)]
-    ['0.12', '3.1', '42', '∞', 'n/a']
-    """
-    if math.isnan(value):
-        return "n/a"
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.2f}" if value < 0.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def weights_figure(runs: Sequence[Run]) -> Figure:

@@ -7,7 +7,6 @@ the reader's light or dark scheme. Every sentence about the runs is computed (`g
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -16,58 +15,22 @@ from markupsafe import Markup
 from gblend.advice import advise
 from gblend.advice_words import advice_words
 from gblend.aggregate import estimate_steps, groups
-from gblend.class_figure import class_caption, class_figure
-from gblend.epoch_ogr import epoch_caption, epoch_figure
-from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, ogr_text, weights_figure
+from gblend.confusion import Confusion, load_confusion
+from gblend.figures import all_heads
 from gblend.heads import by_key
 from gblend.page import render, write_page
 from gblend.per_class import ClassGains, load_gains
+from gblend.report_figures import figure_views
+from gblend.report_tables import table_view
 from gblend.runs import Run
 from gblend.samples import SampleClip, animation, flow_frames, flow_scale_px, flow_wheel, logmel_svg
-from gblend.scores import ACCURACY, metric_words
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
-from gblend.table import BASELINES, ComparisonTable, MethodRow, comparison_tables
-from gblend.table_text import COST, decimal, other_metrics
-from gblend.verdict import (
-    accuracy_caption,
-    method_name,
-    ogr_caption,
-    overfitting_caption,
-    verdict,
-    weights_caption,
-)
+from gblend.table import ComparisonTable, comparison_tables
+from gblend.table_text import COST, decimal
+from gblend.verdict import verdict
 from gblend.ways import way_cells, way_rows
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """A number of the methods table."""
-
-    mean: str
-    """Formatted; empty for an empty cell."""
-    sd: str = ""
-    """Formatted; empty for one seed."""
-    style: str = ""
-    """CSS class: ``primary`` for what predicts, ``noise`` for a difference within noise."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FigureView:
-    """A figure with its caption, ready for the page."""
-
-    key: str
-    """Id of the section."""
-    title: str
-    """Heading."""
-    panels: tuple[Markup, ...]
-    """SVG elements."""
-    caption: str
-    """What it means for these data; where there is no panel, why not."""
-    legend: Sequence[tuple[str, int]]
-    """Heads with the index of their colour."""
-    wide: bool = False
-    """Panels are wider than usual."""
+from gblend.words import ogr_text
 
 
 def write_report(
@@ -96,14 +59,14 @@ def write_report(
     tables = tuple(tables) or comparison_tables([run.result for run in runs])
     tasks = by_key(() if dataset_summary is None else dataset_summary.tasks)
     of_one_task = tables[1:] or tables
-    gains = [
-        load_gains(runs, table, tasks[table.task].classes if table.task in tasks else None) for table in of_one_task
-    ]
+    classes = [tasks[table.task].classes if table.task in tasks else None for table in of_one_task]
+    both = list(zip(of_one_task, classes, strict=True))
     page = render_report(
         runs,
         title=title,
         tables=tables,
-        gains=gains,
+        gains=[load_gains(runs, table, names) for table, names in both],
+        confusions=[load_confusion(runs, table, names) for table, names in both],
         samples=samples,
         dataset_summary=dataset_summary,
         command=command,
@@ -118,6 +81,7 @@ def render_report(
     title: str,
     tables: Sequence[ComparisonTable],
     gains: Sequence[ClassGains | None],
+    confusions: Sequence[Confusion | None],
     samples: Sequence[SampleClip],
     dataset_summary: DatasetSummary | None,
     command: str,
@@ -134,9 +98,9 @@ def render_report(
         verdict=verdict(table, tables[1:]),
         advice=tuple(words for of_task in tables for words in advice_words(advise(results, of_task), of_task)),
         cost=COST,
-        tables=[_table_view(of_task) for of_task in tables],
+        tables=[table_view(of_task) for of_task in tables],
         ways=[(of_task, found) for of_task in tables if (found := way_cells(way_rows(results, of_task)))[1]],
-        figures=_figures(runs, tables, gains),
+        figures=figure_views(runs, tables, gains=gains, confusions=confusions),
         estimates=_estimates(runs),
         heads=list(zip(heads, range(len(heads)), strict=True)),
         palettes=tuple(Markup(palette_css(table.heads, dark=dark)) for dark in (False, True)),
@@ -194,118 +158,6 @@ def _subtitle(runs: Sequence[Run], table: ComparisonTable, summary: DatasetSumma
     return " · ".join(parts)
 
 
-def _baselines(table: ComparisonTable) -> list[str]:
-    return [name for name in BASELINES if any(name in row.differences for row in table.rows)]
-
-
-def _cells(table: ComparisonTable, method: str) -> list[Cell]:
-    """One cell per head, one per other metric of what predicts, then one per baseline."""
-    row = table.row(method)
-    assert row is not None
-    scores = table.scores(row)
-    cells = []
-    for head in table.heads:
-        found = scores.get(head)
-        style = "primary" if head == row.primary else ""
-        cells.append(
-            Cell(mean=decimal(found.mean), sd="" if found.sd is None else decimal(found.sd), style=style)
-            if found
-            else Cell(mean="")
-        )
-    for name in other_metrics(table):
-        other = row.others.get(name)
-        sd = "" if other is None or other.sd is None else decimal(other.sd)
-        cells.append(Cell(mean="" if other is None else decimal(other.mean), sd=sd))
-    for baseline in _baselines(table):
-        difference = row.differences.get(baseline)
-        if difference is None:
-            cells.append(Cell(mean=""))
-            continue
-        sd = "" if difference.sd is None else decimal(difference.sd)
-        noise = table.noise is not None and abs(difference.mean) < table.noise
-        cells.append(Cell(mean=decimal(difference.mean, signed=True), sd=sd, style="noise" if noise else ""))
-    return cells
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableView:
-    """A methods table, ready for the page."""
-
-    table: ComparisonTable
-    """What it shows."""
-    rows: Sequence[tuple[MethodRow, str, Sequence[Cell]]]
-    """Row, its method in words, its numbers."""
-    others: Sequence[str]
-    """Titles of the columns of other metrics."""
-    baselines: Sequence[str]
-    """What methods are compared with."""
-    uneven: bool
-    """Methods have different seeds."""
-
-
-def _table_view(table: ComparisonTable) -> TableView:
-    return TableView(
-        table=table,
-        rows=[(row, method_name(row.method), _cells(table, row.method)) for row in table.rows],
-        others=[metric_words(name) for name in other_metrics(table)],
-        baselines=_baselines(table),
-        uneven=len({row.seeds for row in table.rows}) > 1,
-    )
-
-
-def _joined(figures: Sequence[Figure]) -> Figure:
-    """The panels of several tasks side by side; what is missing only where all is."""
-    return Figure(
-        panels=tuple(svg for figure in figures for svg in figure.panels),
-        missing=figures[0].missing,
-        note=" ".join(dict.fromkeys(figure.note for figure in figures if figure.note)),
-    )
-
-
-def _figures(
-    runs: Sequence[Run], tables: Sequence[ComparisonTable], gains: Sequence[ClassGains | None]
-) -> dict[str, FigureView]:
-    main = tables[0]
-    legends = {
-        "accuracy": list(zip(main.heads, range(len(main.heads)), strict=True)),
-        "others": list(zip(heads := all_heads(runs), range(len(heads)), strict=True)),
-    }
-    scores = "Accuracy" if main.metric == ACCURACY else "Scores" if len(tables) > 1 else metric_words(main.metric)
-    said = " ".join(
-        f"{found.task}: {text}" if found.task else text for found in tables for text in [accuracy_caption(found)]
-    )
-    by_class = [class_figure(found, name=f"classes{at or ''}") for at, found in enumerate(gains)]
-    classes = " ".join(
-        f"{found.task}: {class_caption(found)}" if found.task else class_caption(found) for found in gains if found
-    )
-
-    def view(key: str, title: str, figure: Figure, caption: str, *, wide: bool = False) -> FigureView:
-        return FigureView(
-            key=key,
-            title=title,
-            panels=tuple(Markup(svg) for svg in figure.panels),
-            caption=f"{caption} {figure.note}".strip() if figure.panels else figure.missing,
-            legend=legends.get(key, legends["others"]) if figure.panels else [],
-            wide=wide,
-        )
-
-    return {
-        found.key: found
-        for found in (
-            view("accuracy", scores, _joined([accuracy_figure(table) for table in tables]), said, wide=True),
-            view("losses", "How each head overfits", loss_figure(runs), overfitting_caption(runs)),
-            view("epochs", "Overfitting epoch by epoch", epoch_figure(runs), epoch_caption(runs), wide=True),
-            view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs)),
-            view("weights", "Weights over training", weights_figure(runs), weights_caption(runs)),
-            view("classes", "Class by class", _joined(by_class), classes, wide=True),
-        )
-    }
-
-
-def _estimates(runs: Sequence[Run]) -> list[tuple[str, Any]]:
-    return [(group.title, steps) for group in groups(runs) if (steps := estimate_steps(group.runs, group.task))]
-
-
 def _sample_view(sample: SampleClip, index: int) -> dict[str, Any]:
     scale_px = None if sample.flow is None else flow_scale_px(sample.flow)
     return {
@@ -338,3 +190,7 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _estimates(runs: Sequence[Run]) -> list[tuple[str, Any]]:
+    return [(group.title, steps) for group in groups(runs) if (steps := estimate_steps(group.runs, group.task))]

@@ -21,10 +21,16 @@ from matplotlib.figure import Figure
 
 from gblend.heads import FUSED
 
-INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
-"""Colours to draw with: text, secondary text and axes, grid, and the page's background."""
+INK, MUTED, RULE, PAPER, WRONG = "#010101", "#010102", "#010103", "#010104", "#010105"
+"""Colours to draw with: text, secondary text and axes, grid, the page's background, and mistakes."""
 
-_VARIABLES = {INK: "--ink, #1c1e21", MUTED: "--muted, #63676e", RULE: "--rule, #dfe1e4", PAPER: "--paper, #ffffff"}
+_VARIABLES = {
+    INK: "--ink, #1c1e21",
+    MUTED: "--muted, #63676e",
+    RULE: "--rule, #dfe1e4",
+    PAPER: "--paper, #ffffff",
+    WRONG: "--wrong, #b3261e",
+}
 
 HEAD_COLORS: dict[str, tuple[str, str]] = {
     "rgb": ("#0072b2", "#56b4e9"),

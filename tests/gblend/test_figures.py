@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from gblend.aggregate import estimate_steps, loss_curves
+from gblend.captions import ogr_caption, overfitting_caption, weights_caption
 from gblend.figures import accuracy_figure, loss_figure, ogr_figure, ogr_text, weights_figure
 from gblend.records import EpochRecord
 from gblend.runs import Run
 from gblend.svg import HEAD_COLORS, head_colors, panel
 from gblend.table import comparison_table
-from gblend.verdict import ogr_caption, overfitting_caption, verdict, weights_caption
+from gblend.verdict import verdict
 from tests.gblend.synthetic import estimate, history, result, score
 
 HEADS = ("rgb", "flow", "fused")

@@ -162,6 +162,7 @@ def test_sections_come_in_order(text):
         "ogr",
         "weights",
         "classes",
+        "confusion",
         "samples",
         "data",
         "settings",
@@ -322,7 +323,17 @@ def test_one_run_alone_makes_a_whole_page(tmp_path: Path):
     out = write_report(load_runs(str(tmp_path / "run")), out=str(tmp_path / "r.html"), title="One run")
     text = Path(out).read_text(encoding="utf-8")
     page = Page(text)
-    assert list(page.sections) == ["methods", "accuracy", "losses", "epochs", "ogr", "weights", "classes", "settings"]
+    assert list(page.sections) == [
+        "methods",
+        "accuracy",
+        "losses",
+        "epochs",
+        "ogr",
+        "weights",
+        "classes",
+        "confusion",
+        "settings",
+    ]
     assert page.rows["naive"] == ["naive", ".250", "12", "", "30"]
     assert page.svgs == {"accuracy": 1, "losses": 1, "epochs": 2}
     assert "No run estimated weights" in page.sections["ogr"]
