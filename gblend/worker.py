@@ -1,20 +1,18 @@
-"""Runs on a Ray Train worker group: the one place where training meets Ray.
+"""Runs on a group of Ray Train workers (`gblend.group`).
 
 Starting a group costs tens of seconds, so one group carries out a whole list of runs. Each run is decided by its
 configuration and seed. A finished one is read back and one that was stopped goes on, so a restarted group, or the same
 command given again, continues the list where it was interrupted.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from gblend.batches import training_batches
 from gblend.cluster import hint, node_here, nodes, require_room
@@ -23,14 +21,14 @@ from gblend.cost import branch_epochs
 from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
+from gblend.group import in_group
 from gblend.heads import of_each_task
 from gblend.judge import without_test
-from gblend.lines import Lines, printed, reason_of
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
 from gblend.model import make_model
-from gblend.placement import readers_each, require_torch_ingest, resources_of
+from gblend.placement import readers_each, require_torch_ingest
 from gblend.prepare import prepare
 from gblend.probe_groups import probe_groups, workers_here
 from gblend.ray_feeder import OPEN_SETS, feed_from_ray
@@ -39,11 +37,8 @@ from gblend.run_files import STATE_DIRECTORY, finished_run, run_settings, settin
 from gblend.runner import Runner
 from gblend.scores import metric_words
 from gblend.state_files import require_workers
-from gblend.storage import delete, entries, open_fs
+from gblend.storage import delete
 from gblend.views import Views
-
-RAY_PREFIX = "ray-"
-"""Start of the names of Ray Train's own directories; a number follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,82 +184,6 @@ def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) ->
     """
     require_room(compute, spread=False)
     in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
-
-
-def in_group(
-    work: Callable[[dict], None],
-    settings: dict,
-    compute: ComputeConfig,
-    *,
-    storage: str,
-    callbacks: Sequence[ray.train.UserCallback] = (),
-) -> None:
-    """Call a function on every worker of a new group and wait for them.
-
-    Args:
-        work: Gets ``settings``, and ``lines``: what is put there is printed here.
-        settings: Can be sent to the workers.
-        compute: Size of the group.
-        storage: As of `train_runs`.
-        callbacks: Of Ray Train, called beside the group.
-
-    Raises:
-        RuntimeError: As `train_runs`.
-    """
-    # A new name each time: what was done before is known from the run directories, not from Ray Train.
-    name = f"{RAY_PREFIX}{time.time_ns()}"
-    fs, root = open_fs(storage)
-    least = compute.workers if compute.min_workers is None else compute.min_workers
-    each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
-    waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
-    with printed(_say, waits=waits) as lines:
-        trainer = ray.train.torch.TorchTrainer(
-            _arrive,
-            train_loop_config={"work": work, "settings": {**settings, "lines": lines}},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers),
-                use_gpu=compute.gpus_per_worker > 0,
-                resources_per_worker=resources_of(compute),
-            ),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=root,
-                storage_filesystem=PyFileSystem(FSSpecHandler(fs)),
-                failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
-                callbacks=[*callbacks, *([_Failures(lines)] if compute.restarts else [])],
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise RuntimeError(reason_of(error)) from error
-        finally:
-            delete_ray_directories(storage)
-
-
-def _arrive(job: dict) -> None:
-    if ray.train.get_context().get_world_rank() == 0:
-        job["settings"]["lines"].arrived()
-    job["work"](job["settings"])
-
-
-class _Failures(ray.train.UserCallback):
-    """Says why a group is started again: Ray's own lines about it go to a log file."""
-
-    def __init__(self, lines: Lines) -> None:
-        self.lines = lines
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for rank, error in sorted(worker_exceptions.items()):
-            self.lines.put(f"worker {rank} failed: {reason_of(error)}")
-        self.lines.lost()
-
-
-def delete_ray_directories(storage: str) -> None:
-    """Delete what Ray Train keeps below a directory, also that of jobs whose driver was killed."""
-    for name in entries(storage):
-        if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
-            delete(f"{storage}/{name}")
 
 
 def _work(job: dict) -> None:

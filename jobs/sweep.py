@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gblend.config import ComputeConfig
+from gblend.group import RAY_PREFIX, delete_ray_directories
 from gblend.placement import resources_of, room
 from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
@@ -27,7 +28,6 @@ from gblend.space import Drawn, random_points, some_of_grid
 from gblend.storage import delete, open_fs
 from gblend.trial_files import RUN_DIRECTORY, load_trials, trial_place
 from gblend.trials import Trial, write_trials
-from gblend.worker import RAY_PREFIX, delete_ray_directories
 from jobs.book import TRIALS_FILE, Book, number_of
 from jobs.cli import JobError
 from jobs.commons import Commons

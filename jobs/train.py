@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from gblend.candidate import read_schedule
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.group import delete_ray_directories
 from gblend.runs import load_run
-from gblend.worker import Plan, delete_ray_directories, describe, make_plan, train_runs
+from gblend.worker import Plan, describe, make_plan, train_runs
 from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
 from jobs.places import absolute

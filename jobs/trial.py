@@ -22,6 +22,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from gblend.candidate import Candidate
 from gblend.config import BlendConfig, ComputeConfig, TrainConfig
+from gblend.group import in_group
 from gblend.judge import Judge, PauseError, without_test
 from gblend.lines import reason_of
 from gblend.methods import RunSpec, needed_runs
@@ -29,7 +30,7 @@ from gblend.runner import Runner
 from gblend.space import Drawn, at
 from gblend.trial_files import RUN_DIRECTORY, begin_trial, end_trial, load_trial, trial_place
 from gblend.trials import Reached
-from gblend.worker import in_group, open_data
+from gblend.worker import open_data
 from jobs.commons import Attempt, Entry
 from jobs.spaces import SPACES
 

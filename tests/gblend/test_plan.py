@@ -6,11 +6,12 @@ import pytest
 
 from gblend.config import BlendConfig, ComputeConfig, EncodersConfig, ModelConfig
 from gblend.data import load_run_data
+from gblend.group import delete_ray_directories
 from gblend.methods import RunSpec
 from gblend.run_files import run_settings, what_decides
 from gblend.runner import Runner
 from gblend.state_files import StateFiles
-from gblend.worker import delete_ray_directories, make_plan
+from gblend.worker import make_plan
 from tests.gblend.test_tensor_column import run_config, with_column
 from tests.gblend.tiny import tiny_config
 

@@ -17,10 +17,11 @@ import pytest
 from benchmarks.processes import descendants
 from gblend.config import BlendConfig, ComputeConfig, InputConfig, ModelConfig, OptimConfig, TrainConfig
 from gblend.data import load_run_data
+from gblend.group import RAY_PREFIX
 from gblend.methods import RunSpec
 from gblend.runner import Runner
 from gblend.runs import load_runs
-from gblend.worker import RAY_PREFIX, make_plan, train_runs
+from gblend.worker import make_plan, train_runs
 from jobs.cli import main
 from jobs.compare import compare
 from jobs.manifest import manifest

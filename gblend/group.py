@@ -1,0 +1,142 @@
+"""A group of Ray Train workers: a function is called on each of them, and again where one of them is lost.
+
+Ray Train starts a group again when a worker fails, but not when one is lost at the moment in which it is handed the
+function (2.60): that ends the training with an error of the controller. Here it begins again then, too.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray.exceptions import RayActorError
+
+from gblend.config import ComputeConfig
+from gblend.lines import Lines, printed, reason_of
+from gblend.placement import resources_of
+from gblend.storage import delete, entries, open_fs
+
+RAY_PREFIX = "ray-"
+"""Start of the names of Ray Train's own directories; a number follows."""
+
+
+def in_group(
+    work: Callable[[dict], None],
+    settings: dict,
+    compute: ComputeConfig,
+    *,
+    storage: str,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> None:
+    """Call a function on every worker of a new group and wait for them.
+
+    Args:
+        work: Gets ``settings``, and ``lines``: what is put there is printed here.
+        settings: Can be sent to the workers.
+        compute: Size of the group.
+        storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
+        callbacks: Of Ray Train, called beside the group.
+
+    Raises:
+        RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
+    """
+    fs, root = open_fs(storage)
+    least = compute.workers if compute.min_workers is None else compute.min_workers
+    each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
+    waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
+    with printed(_say, waits=waits) as lines:
+
+        def fit() -> None:
+            trainer = ray.train.torch.TorchTrainer(
+                _arrive,
+                train_loop_config={"work": work, "settings": {**settings, "lines": lines}},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=compute.workers
+                    if compute.min_workers is None
+                    else (compute.min_workers, compute.workers),
+                    use_gpu=compute.gpus_per_worker > 0,
+                    resources_per_worker=resources_of(compute),
+                ),
+                run_config=ray.train.RunConfig(
+                    # A new one each time: what was done before is known from the run directories, not from Ray Train.
+                    name=f"{RAY_PREFIX}{time.time_ns()}",
+                    storage_path=root,
+                    storage_filesystem=PyFileSystem(FSSpecHandler(fs)),
+                    failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
+                    callbacks=[*callbacks, *([_Failures(lines)] if compute.restarts else [])],
+                ),
+            )
+            with _own_interrupts():
+                trainer.fit()
+
+        try:
+            fitted(fit, restarts=compute.restarts, lines=lines)
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(reason_of(error)) from error
+        finally:
+            delete_ray_directories(storage)
+
+
+def fitted(fit: Callable[[], None], *, restarts: int, lines: Lines) -> None:
+    """Have Ray Train do its work, again where it gives up for a worker that was lost while the group began.
+
+    Args:
+        fit: Starts a group and waits for it.
+        restarts: How often it may be called again.
+        lines: Where to say so.
+    """
+    for _ in range(restarts):
+        try:
+            return fit()
+        except ray.train.ControllerError as error:
+            if not isinstance(error.controller_failure, RayActorError):
+                raise
+            lines.put(f"a worker failed: {reason_of(error.controller_failure)}")
+            lines.lost()
+        # The error is forgotten here, and with it what it held on to: Ray's controller, and so the workers left.
+    return fit()
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Put back what Ctrl-C does: Ray Train's way holds on to its controller, and does nothing when that has ended."""
+    main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _arrive(job: dict) -> None:
+    if ray.train.get_context().get_world_rank() == 0:
+        job["settings"]["lines"].arrived()
+    job["work"](job["settings"])
+
+
+class _Failures(ray.train.UserCallback):
+    """Says why a group is started again: Ray's own lines about it go to a log file."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in sorted(worker_exceptions.items()):
+            self.lines.put(f"worker {rank} failed: {reason_of(error)}")
+        self.lines.lost()
+
+
+def delete_ray_directories(storage: str) -> None:
+    """Delete what Ray Train keeps below a directory, also that of jobs whose driver was killed."""
+    for name in entries(storage):
+        if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
+            delete(f"{storage}/{name}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,60 @@
+"""A group whose worker is lost as it begins, which Ray Train takes for an error of its own."""
+
+import pytest
+import ray.train
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from gblend.group import fitted
+from gblend.lines import LOST, Lines
+
+
+class Said(Lines):
+    """Lines that are kept."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "said", [])
+
+    def put(self, line: str) -> None:
+        self.said.append(line)
+
+
+def failing(*errors: Exception):
+    """A group that ends with these, one after another, and then well; and how often it has been started."""
+    waiting, starts = list(errors), []
+
+    def fit() -> None:
+        starts.append(len(starts))
+        if waiting:
+            raise waiting.pop(0)
+
+    return fit, starts
+
+
+def lost() -> Exception:
+    """As it comes from the controller's process."""
+    return RayTaskError("run", "", ray.train.ControllerError(ActorDiedError())).as_instanceof_cause()
+
+
+def test_a_group_begins_again_when_a_worker_is_lost_at_its_start_and_that_is_said():
+    (fit, starts), lines = failing(lost(), lost()), Said()
+    fitted(fit, restarts=2, lines=lines)
+    assert len(starts) == 3
+    assert lines.said == ["a worker failed: its process was lost: killed, out of memory, or with its node", LOST] * 2
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_it_begins_again_only_so_often(restarts):
+    fit, starts = failing(lost(), lost())
+    with pytest.raises(ray.train.ControllerError):
+        fitted(fit, restarts=restarts, lines=Said())
+    assert len(starts) == restarts + 1
+
+
+@pytest.mark.parametrize(
+    "error", [ray.train.ControllerError(ValueError("a mistake")), ray.train.WorkerGroupError("it fails", {})]
+)
+def test_what_is_no_loss_or_was_tried_again_before_is_an_error_at_once(error):
+    fit, starts = failing(error)
+    with pytest.raises(type(error)):
+        fitted(fit, restarts=3, lines=Said())
+    assert len(starts) == 1
