@@ -76,8 +76,6 @@ def in_group(
 
         try:
             fitted(fit, restarts=compute.restarts, lines=lines)
-        except ray.train.TrainingFailedError as error:
-            raise RuntimeError(reason_of(error)) from error
         finally:
             delete_ray_directories(storage)
 
@@ -85,21 +83,27 @@ def in_group(
 def fitted(fit: Callable[[], None], *, restarts: int, lines: Lines) -> None:
     """Have Ray Train do its work, again where it gives up for a worker that was lost while the group began.
 
+    Nothing that is raised, or forgotten, holds on to the frames of ``fit``: in them is Ray's controller, and with it
+    would live the workers that are left, and take the room of the next ones.
+
     Args:
         fit: Starts a group and waits for it.
         restarts: How often it may be called again.
         lines: Where to say so.
+
+    Raises:
+        RuntimeError: It failed.
     """
-    for _ in range(restarts):
+    for left in range(restarts, -1, -1):
         try:
             return fit()
-        except ray.train.ControllerError as error:
-            if not isinstance(error.controller_failure, RayActorError):
-                raise
+        except ray.train.TrainingFailedError as error:
+            lost = isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, RayActorError)
+            if not lost or left == 0:
+                raise RuntimeError(reason_of(error)) from error.with_traceback(None)
             lines.put(f"a worker failed: {reason_of(error.controller_failure)}")
             lines.lost()
-        # The error is forgotten here, and with it what it held on to: Ray's controller, and so the workers left.
-    return fit()
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A group whose worker is lost as it begins, which Ray Train takes for an error of its own."""
 
+import weakref
+
 import pytest
 import ray.train
 from ray.exceptions import ActorDiedError, RayTaskError
@@ -45,7 +47,7 @@ def test_a_group_begins_again_when_a_worker_is_lost_at_its_start_and_that_is_sai
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_it_begins_again_only_so_often(restarts):
     fit, starts = failing(lost(), lost())
-    with pytest.raises(ray.train.ControllerError):
+    with pytest.raises(RuntimeError):
         fitted(fit, restarts=restarts, lines=Said())
     assert len(starts) == restarts + 1
 
@@ -55,6 +57,23 @@ def test_it_begins_again_only_so_often(restarts):
 )
 def test_what_is_no_loss_or_was_tried_again_before_is_an_error_at_once(error):
     fit, starts = failing(error)
-    with pytest.raises(type(error)):
+    with pytest.raises(RuntimeError, match=r"a mistake|it fails"):
         fitted(fit, restarts=3, lines=Said())
     assert len(starts) == 1
+
+
+def test_an_error_does_not_keep_alive_what_the_attempt_held():
+    class Controller:
+        pass
+
+    held: list[weakref.ref] = []
+
+    def fit() -> None:
+        controller = Controller()
+        held.append(weakref.ref(controller))
+        raise ray.train.WorkerGroupError("it fails", {})
+
+    with pytest.raises(RuntimeError, match="it fails") as raised:
+        fitted(fit, restarts=0, lines=Said())
+    assert raised.value.__cause__ is not None
+    assert held[0]() is None
