@@ -36,14 +36,14 @@ def games(out: Path, train: int) -> str:
         made = generate(plans, out / "videos")
         clips = manifest["csv"](
             annotations=str(made.annotations), videos=str(out / "videos"), out=str(out / "clips.parquet"), task="action"
-        )
+        ).place
         return preprocess(
             manifest=clips,
             videos=str(out / "videos"),
             out=str(out / "data"),
             modalities=("rgb", "logmel"),
             rgb=RGB,
-        )
+        ).place
 
 
 def part(manifest_path: str, out: str, share: float, seed: int) -> str:

@@ -17,7 +17,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.exceptions import RayActorError
 
 from gblend.config import ComputeConfig
-from gblend.lines import Lines, printed, reason_of
+from gblend.lines import Lines, print_line, printed, reason_of
 from gblend.placement import resources_of
 from gblend.storage import delete, entries, open_fs
 
@@ -31,15 +31,17 @@ def in_group(
     compute: ComputeConfig,
     *,
     storage: str,
+    say: Callable[[str], object] = print_line,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> None:
     """Call a function on every worker of a new group and wait for them.
 
     Args:
-        work: Gets ``settings``, and ``lines``: what is put there is printed here.
+        work: Gets ``settings``, and ``lines``: what is put there is said here.
         settings: Can be sent to the workers.
         compute: Size of the group.
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
+        say: Told that.
         callbacks: Of Ray Train, called beside the group.
 
     Raises:
@@ -49,7 +51,7 @@ def in_group(
     least = compute.workers if compute.min_workers is None else compute.min_workers
     each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
     waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
-    with printed(_say, waits=waits) as lines:
+    with printed(say, waits=waits) as lines:
 
         def fit() -> None:
             trainer = ray.train.torch.TorchTrainer(
@@ -140,7 +142,3 @@ def delete_ray_directories(storage: str) -> None:
     for name in entries(storage):
         if name.startswith(RAY_PREFIX) and name.removeprefix(RAY_PREFIX).isdecimal():
             delete(f"{storage}/{name}")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

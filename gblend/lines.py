@@ -28,6 +28,11 @@ ARRIVED, LOST = "\N{START OF HEADING}", "\N{END OF TRANSMISSION}"
 """In place of lines."""
 
 
+def print_line(line: str) -> None:
+    """Say something where nobody wishes otherwise."""
+    print(line, flush=True)
+
+
 def reason_of(error: BaseException) -> str:
     r"""The line of a failure that says what went wrong; Ray says it last.
 

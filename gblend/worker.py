@@ -24,6 +24,7 @@ from gblend.feeder import Feeding, tight_cache
 from gblend.group import in_group
 from gblend.heads import of_each_task
 from gblend.judge import without_test
+from gblend.lines import print_line
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
@@ -141,16 +142,24 @@ def make_plan(
     return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost, test=test)
 
 
-def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequence[Plan] = ()) -> None:
+def train_runs(
+    plan: Plan,
+    compute: ComputeConfig,
+    *,
+    storage: str,
+    more: Sequence[Plan] = (),
+    say: Callable[[str], object] = print_line,
+) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
-    Prints a line per finished run, and one where a run that was stopped goes on.
+    A line is said per finished run, and where a run that was stopped goes on.
 
     Args:
         plan: From `make_plan`.
         compute: Size of the group.
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
         more: Plans of the same data with other settings, for the same group afterwards.
+        say: Told such a line.
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
@@ -163,27 +172,28 @@ def train_runs(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequen
         require_torch_ingest(compute)
     require_room(compute, spread=spread)
     if (line := hint(compute)) is not None:
-        _say(line)
-    with probe_groups(plan.data, compute, say=_say) if spread else nullcontext() as desk:
-        in_group(_work, {"plans": plans, "compute": compute, "desk": desk}, compute, storage=storage)
+        say(line)
+    with probe_groups(plan.data, compute, say=say) if spread else nullcontext() as desk:
+        in_group(_work, {"plans": plans, "compute": compute, "desk": desk}, compute, storage=storage, say=say)
 
 
-def evaluate_run(job: EvaluationJob, compute: ComputeConfig, *, storage: str) -> None:
+def evaluate_run(
+    job: EvaluationJob, compute: ComputeConfig, *, storage: str, say: Callable[[str], object] = print_line
+) -> None:
     """Score a finished run on a worker group of its own and wait for it; worker 0 writes the result.
-
-    Prints now and then how far it is.
 
     Args:
         job: What to score.
         compute: Size of the group.
         storage: As of `train_runs`.
+        say: Told now and then how far it is.
 
     Raises:
         RuntimeError: As `train_runs`.
         ValueError: There is no room for the workers, and nothing that adds nodes.
     """
     require_room(compute, spread=False)
-    in_group(_score, {"job": job, "compute": compute}, compute, storage=storage)
+    in_group(_score, {"job": job, "compute": compute}, compute, storage=storage, say=say)
 
 
 def _work(job: dict) -> None:
@@ -242,10 +252,6 @@ def _score(settings: dict) -> None:
     if ray.train.get_context().get_world_rank() == 0:
         write_json(job.out, to_json(found))
     ray.train.report({"clips": found.clips})
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def describe(result: RunResult) -> str:

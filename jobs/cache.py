@@ -8,6 +8,7 @@ from dataclasses import replace
 from gblend.config import ComputeConfig
 from gblend.storage import is_local
 from jobs.places import absolute
+from jobs.terminal import say
 
 
 def with_cache(compute: ComputeConfig, data: str) -> ComputeConfig:
@@ -20,5 +21,5 @@ def with_cache(compute: ComputeConfig, data: str) -> ComputeConfig:
         asked.append(f"--cache-gib {compute.cache_gib:g}")
     if asked and is_local(data):
         what = f"{' and '.join(asked)} {'is' if len(asked) == 1 else 'are'} not used"
-        print(f"{what}: {data} is a path, which is read in place", flush=True)
+        say(f"{what}: {data} is a path, which is read in place")
     return compute if compute.cache_dir is None else replace(compute, cache_dir=absolute(compute.cache_dir))

@@ -1,7 +1,8 @@
 """The command line: a documented function becomes a program. The only file that knows tyro.
 
 A job is a module ``jobs/NAME.py`` with a function (or a dict of subcommands) called NAME. Exit status 0: done, the last
-line on stdout is where the result is. 1: the work failed, one line on stderr says why. 2: wrong usage.
+line on stdout is where the result is. 1: the work failed, one line on stderr says why. 2: wrong usage. Flags about how
+it speaks (`jobs.terminal.Speech`) are every job's, anywhere on the line, and no job's own.
 """
 
 import difflib
@@ -10,11 +11,16 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
+import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional
+
+from jobs.terminal import Result, Speech, show, speaking
 
 __all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "main", "run"]
 
@@ -22,6 +28,9 @@ Config = TypeVar("Config")
 
 Flat = Annotated[Config, tyro.conf.arg(name="")]
 """A configuration whose fields become flags of their own: ``--optim.learning-rate``, not ``--config.optim...``."""
+
+SpeechFlags = Annotated[Speech, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
+"""Flags of every job."""
 
 SheetFlag = Annotated[str, tyro.conf.arg(aliases=("--out",))]
 """The file that `inspect` writes, which may also be called what other jobs call theirs."""
@@ -60,40 +69,45 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
     """Run a job with command-line arguments and return its exit status.
 
     ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
-    become subcommands. What it returns is printed as the last line on stdout. With ``recipes``, the first argument
-    names one, and what that makes, with the settings of ``--schedule`` where the job has that, is the default of the
-    function's argument ``config``.
+    become subcommands. What it returns, a `Result` or where one is, is printed, at the end of stdout. With ``recipes``,
+    the first argument names one, and what that makes, with the settings of ``--schedule`` where the job has that, is
+    the default of the function's argument ``config``.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    speech, arguments = _asked(sys.argv[1:] if argv is None else argv)
     try:
         if recipes is not None:
             assert callable(job)
             job, arguments, prog = _with_recipe(job, arguments, prog, recipes)
-        result = _call(job, arguments, prog)
+        with speaking(speech) as out:
+            result = _call(job, arguments, prog)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         failure = _failure(error)
         if failure is None:
             raise
+        if speech.debug:
+            traceback.print_exception(error)
         print(f"error: {_one_line(failure)}", file=sys.stderr, flush=True)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if speech.debug:
+            traceback.print_exception(stop)
         print("error: interrupted", file=sys.stderr, flush=True)
         return 130
-    if result is not None:
-        sys.stderr.flush()
-        print(result, flush=True)
+    show(result if isinstance(result, Result) else Result(place=str(result)), speech=speech, out=out)
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``gblend JOB ...``: the same as ``python -m jobs.JOB ...``."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _asked(given)[1]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
-    name, rest = arguments[0], arguments[1:]
+    name = arguments[0]
+    rest = [argument for at, argument in enumerate(given) if at != given.index(name)]
     if name not in JOBS:
         close = difflib.get_close_matches(name, JOBS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; jobs: {', '.join(JOBS)}"
@@ -103,11 +117,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(getattr(module, name), rest, prog=f"gblend {name}", recipes=getattr(module, "RECIPES", None))
 
 
+def _asked(argv: Sequence[str]) -> tuple[Speech, list[str]]:
+    """How to speak, and what is left of a command line; behind ``--`` all words are the job's."""
+    names = {f"--{each.name}": each.name for each in fields(Speech)}
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    found = {names[word]: True for word in argv[:end] if word in names}
+    return Speech(**found), [*(word for word in argv[:end] if word not in names), *argv[end:]]
+
+
 def _call(job: Job, arguments: list[str], prog: str | None) -> object:
     if callable(job):
-        return tyro.cli(job, args=arguments, prog=prog)
-    subcommands: dict[str, Callable[..., Any]] = dict(job)
+        return tyro.cli(_with_speech(job), args=arguments, prog=prog)
+    subcommands: dict[str, Callable[..., Any]] = {name: _with_speech(each) for name, each in job.items()}
     return tyro.extras.subcommand_cli_from_dict(subcommands, args=arguments, prog=prog)
+
+
+def _with_speech(job: Callable[..., object]) -> Callable[..., object]:
+    """The job with flags about how it speaks: for its help and for misspelt ones, the right ones are taken before."""
+    signature = inspect.signature(job)
+    added = inspect.Parameter("speech", inspect.Parameter.KEYWORD_ONLY, default=Speech(), annotation=SpeechFlags)
+
+    def call(*given: object, speech: Speech, **named: object) -> object:
+        return job(*given, **named)
+
+    plain: Any = job.func if isinstance(job, functools.partial) else inspect.unwrap(job)
+    call.__doc__, call.__module__, call.__qualname__ = plain.__doc__, plain.__module__, plain.__qualname__
+    call.__annotations__ = {**typing.get_type_hints(inspect.unwrap(plain), include_extras=True), "speech": SpeechFlags}
+    call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # pyright: ignore[reportFunctionMemberAccess]
+    return call
 
 
 def _with_recipe(
@@ -151,7 +188,8 @@ def _scheduled(config: Any, path: str) -> object:
 def _overview() -> str:
     width = max(len(name) for name in JOBS)
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in JOBS.items())
-    return f"usage: gblend JOB [options]\n\njobs (`gblend JOB --help` for options):\n{listed}"
+    every = " ".join(f"[--{each.name}]" for each in fields(Speech))
+    return f"usage: gblend JOB [options] {every}\n\njobs (`gblend JOB --help` for options):\n{listed}"
 
 
 def _failure(error: Exception) -> Exception | None:
@@ -177,4 +215,5 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not this module, which is another one than that whose `JobError` the jobs raise.
+    sys.exit(importlib.import_module("jobs.cli").main())

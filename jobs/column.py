@@ -5,14 +5,16 @@ ray job submit --working-dir . -- \
 """
 
 import sys
+from dataclasses import asdict
 from typing import Literal
 
 from jobs.cli import run
 from jobs.places import absolute
+from jobs.terminal import Result, say, say_aside
 from pipelines.column import ColumnConfig, add_column
 
 
-def column(*, data: str, name: str, values: str, on_change: Literal["refuse", "redo"] = "refuse") -> str:
+def column(*, data: str, name: str, values: str, on_change: Literal["refuse", "redo"] = "refuse") -> Result:
     """Store a tensor for every clip beside its frames, flow and log-mel, as a modality to train on.
 
     The file has the columns `clip_id` and `name` (or one only beside `clip_id`): numbers, or lists of numbers nested as
@@ -26,10 +28,11 @@ def column(*, data: str, name: str, values: str, on_change: Literal["refuse", "r
         on_change: What to do when the dataset has this column with other values.
     """
     config = ColumnConfig(data=absolute(data), name=name, values=absolute(values), on_change=on_change)
-    made = add_column(config, say=lambda line: print(line, file=sys.stderr, flush=True))
-    print(f"{made.present} of {made.clips} clips have {name}, shape {'x'.join(map(str, made.spec.shape))}")
-    print(f"{made.shards} shards ({made.kept_shards} kept); {made.elsewhere} rows are of clips that are not stored")
-    return config.data
+    made = add_column(config, say=say_aside)
+    say(f"{made.present} of {made.clips} clips have {name}, shape {'x'.join(map(str, made.spec.shape))}")
+    say(f"{made.shards} shards ({made.kept_shards} kept); {made.elsewhere} rows are of clips that are not stored")
+    counts = {key: value for key, value in asdict(made).items() if key != "spec"}
+    return Result(place=config.data, numbers={"modality": name, "shape": list(made.spec.shape), **counts})
 
 
 if __name__ == "__main__":

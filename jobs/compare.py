@@ -23,6 +23,7 @@ from jobs.cli import Flat, run
 from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
+from jobs.terminal import Result, say
 from jobs.train import carry_out
 
 COMPUTE = ComputeConfig()
@@ -37,7 +38,7 @@ def compare(
     seeds: tuple[int, ...] = (0, 1, 2),
     schedule: str = "",
     compute: Flat[ComputeConfig] = COMPUTE,
-) -> str:
+) -> Result:
     """Train every method with every seed and compare them: OUT/table.json, OUT/report.html, OUT/runs/.
 
     One worker group carries out all runs; finished ones are kept when the job is run again.
@@ -59,25 +60,27 @@ def compare(
     found = (read_schedule(schedule).method,) if schedule else ()
     chosen = methods or tuple(dict.fromkeys((*default_methods(data, config), *found)))
     plan = make_plan(data, config, chosen, seeds, compute=compute, place=lambda run: f"{out}/runs/{run.name}")
-    print(
+    say(
         f"comparing {', '.join(chosen)} with seeds {', '.join(map(str, seeds))}: {len(plan.places)} runs, "
-        f"{len(plan.places) - plan.pending} of them finished",
-        flush=True,
+        f"{len(plan.places) - plan.pending} of them finished"
     )
     carry_out(plan, compute, storage=out)
     runs = [load_run(directory, config.predict_by) for directory in plan.places.values()]
     results = [run.result for run in runs]
     tables = comparison_tables(results)
     ways = [way_rows(results, table) for table in tables]
-    write_json(f"{out}/table.json", tables_json(tables, ways))
+    document, advice = tables_json(tables, ways), []
+    write_json(f"{out}/table.json", document)
     for table, rows in zip(tables, ways, strict=True):
-        print(f"\n{table.measure}\n\n{to_text(table)}" if len(tables) > 1 else to_text(table))
+        say(f"\n{table.measure}\n\n{to_text(table)}" if len(tables) > 1 else to_text(table))
         if rows:
-            print(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
-            print(aligned(*way_cells(rows)))
+            say(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
+            say(aligned(*way_cells(rows)))
         for sentence in advice_words(advise(results, table), table):
-            print(f"\n{sentence}")
-    return write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
+            advice.append(sentence)
+            say(f"\n{sentence}")
+    page = write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
+    return Result(place=page, numbers={"advice": advice, **document})
 
 
 def default_methods(data: str, config: TrainConfig) -> tuple[str, ...]:

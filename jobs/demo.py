@@ -18,6 +18,7 @@ from jobs.manifest import manifest
 from jobs.preprocess import preprocess
 from jobs.recipes import demo as recipe
 from jobs.session import connect
+from jobs.terminal import Result, say
 from schemas.features import FlowSpec, RgbSpec
 
 CLIPS_PER_CLASS = {"train": 32, "val": 6, "test": 24}
@@ -33,7 +34,7 @@ FLOW = FlowSpec(bound_px=16.0, codec="raw")
 """Displacements between frames 1/10 s apart, at 48 px."""
 
 
-def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 0, workers: int = 2) -> str:
+def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 0, workers: int = 2) -> Result:
     """Make an audio-visual set from Atari games, compare methods on it and write a report.
 
     Run again, it keeps what is finished.
@@ -55,7 +56,7 @@ def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 
                 videos=str(root / "videos"),
                 out=str(root / "clips.parquet"),
                 task="action",
-            )
+            ).place
         with stage("decoding, optical flow, log-mel, Arrow shards"):
             data = preprocess(
                 manifest=clips,
@@ -65,7 +66,7 @@ def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 
                 on_change="redo",
                 rgb=RGB,
                 flow=FLOW,
-            )
+            ).place
         with stage("training and comparing"):
             report = compare(
                 config=recipe(),
@@ -75,22 +76,22 @@ def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 
                 seeds=seeds,
                 compute=ComputeConfig(workers=workers),
             )
-    print("open this file in a browser:")
+    say("open this file in a browser:")
     return report
 
 
 @contextmanager
 def stage(title: str) -> Iterator[None]:
     """Say what happens, and how long it took."""
-    print(f"== {title}", flush=True)
+    say(f"== {title}")
     started_s = time.monotonic()
     yield
-    print(f"   {time.monotonic() - started_s:.0f} s", flush=True)
+    say(f"   {time.monotonic() - started_s:.0f} s")
 
 
 def _tell(done: int, total: int) -> None:
     if done == total or done % (total // 5 or 1) < 24:
-        print(f"   {done} of {total} clips", flush=True)
+        say(f"   {done} of {total} clips")
 
 
 if __name__ == "__main__":

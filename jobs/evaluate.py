@@ -22,6 +22,7 @@ from jobs.cli import JobError
 from jobs.cli import run as run_job
 from jobs.places import absolute
 from jobs.session import connect
+from jobs.terminal import Result, say
 
 COMPUTE = ComputeConfig()
 
@@ -40,7 +41,7 @@ def evaluate(
     loader_processes: int = COMPUTE.loader_processes,
     cache_dir: str | None = COMPUTE.cache_dir,
     cache_gib: float = COMPUTE.cache_gib,
-) -> str:
+) -> Result:
     """Score every head of a finished run, and every way of predicting with them, on several windows of every clip.
 
     Args:
@@ -81,16 +82,16 @@ def evaluate(
     with connect():
         try:
             job = EvaluationJob(run=run, data=data, split=split, views=views, out=out)
-            evaluate_run(job, compute, storage=out.rpartition("/")[0])
+            evaluate_run(job, compute, storage=out.rpartition("/")[0], say=say)
         except RuntimeError as error:
             raise JobError(f"evaluation failed: {error}") from error
     found = read_json(out)
-    print(
+    say(
         f"{found['method']} seed {found['seed']}: {found['clips']} clips of {split}, {clips} windows of each, "
         f"{'three crops' if crops == 'three' else 'centre crop'}; judged by {found['predict_by']}\n"
     )
-    print(table(read_scores(found["heads"]) | ways_that_add(found)))
-    return out
+    say(table(read_scores(found["heads"]) | ways_that_add(found)))
+    return Result(place=out, numbers=found)
 
 
 def ways_that_add(found: Mapping) -> dict[str, HeadScore]:

@@ -5,13 +5,13 @@ ray job submit --working-dir . -- \
 """
 
 import sys
-from json import dumps
 
 from gblend.contact_sheet import write_contact_sheet
 from gblend.inventory import take_inventory
 from gblend.inventory_text import to_text
 from jobs.cli import Positional, SheetFlag, run
 from jobs.places import absolute
+from jobs.terminal import Result
 
 
 def inspect(
@@ -21,8 +21,7 @@ def inspect(
     data: str = "",
     contact_sheet: SheetFlag = "",
     clips: tuple[str, ...] = (),
-    json: bool = False,
-) -> str | None:
+) -> Result:
     """Say what a data set holds: splits, classes, what became of every clip, storage, how far splits lie apart.
 
     Every count is of all clips; brightness, motion and loudness are measured on up to 256 clips of each split.
@@ -32,7 +31,6 @@ def inspect(
         data: The same by name, as other jobs take it.
         contact_sheet: PNG file to draw, one row a class: frames, flow as colour, log-mel.
         clips: Clips by id to draw instead, a row each.
-        json: Print one JSON document instead of tables.
     """
     place = dataset or data
     if not place or (dataset and data and dataset != data):
@@ -43,11 +41,7 @@ def inspect(
     if sheet:
         write_contact_sheet(sheet, place, clips=clips)
     found = take_inventory(place)
-    if json:
-        print(dumps({**found.to_json(), "contact_sheet": sheet or None}, allow_nan=False), flush=True)
-        return None
-    print(to_text(found), flush=True)
-    return sheet or None
+    return Result(place=sheet, text=to_text(found), numbers=found.to_json())
 
 
 if __name__ == "__main__":

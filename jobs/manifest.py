@@ -6,12 +6,14 @@ ray job submit --working-dir . -- \
 The report is printed, long lists shortened, and written whole as JSON beside the manifest (clips.report.json).
 """
 
+import json
 import sys
 
 import pyarrow as pa
 
 from jobs.cli import run
 from jobs.places import absolute
+from jobs.terminal import Result, say
 from pipelines.annotations import (
     Annotations,
     BadRows,
@@ -39,7 +41,7 @@ def _csv(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from a CSV file with a header, or from JSON lines (.jsonl).
 
     Columns: path, split, label (or label.TASK for several heads; several labels in a cell separated by "|", in JSON a
@@ -66,7 +68,7 @@ def _folder(
     val: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-) -> str:
+) -> Result:
     """Manifest from a tree SPLIT/CLASS/FILE, or CLASS/FILE with a stratified split.
 
     Args:
@@ -93,7 +95,7 @@ def _kinetics(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from the CSV files of Kinetics-400, -600 or -700, of DeepMind's or the older crawler's form.
 
     A clip is the file ID_SSSSSS_EEEEEE, cut already, wherever it lies below the root. Of several with that name, one in
@@ -130,7 +132,7 @@ def _audioset(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from the segment files of AudioSet, several labels a clip.
 
     Args:
@@ -166,7 +168,7 @@ def _vggsound(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from vggsound.csv, or train.csv and test.csv, of VGGSound: clips are files ID_SSSSSS, cut already.
 
     Args:
@@ -200,7 +202,7 @@ def _epic_kitchens(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "report",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from the files of EPIC-KITCHENS-55 or -100: tasks verb and noun, the participant as group.
 
     The header tells the edition; files of both are refused, because their class ids differ. Spans come from the time
@@ -247,7 +249,7 @@ def _sports1m(
     bad_rows: BadRows = "refuse",
     shared_videos: SharedVideos = "refuse",
     window_s: float = 1.0,
-) -> str:
+) -> Result:
     """Manifest from the partition files of Sports-1M: whole videos, several labels each, files named by video id.
 
     Args:
@@ -275,7 +277,7 @@ def _write(
     bad_rows: BadRows,
     shared_videos: SharedVideos,
     window_s: float,
-) -> str:
+) -> Result:
     out = absolute(out)
     table, report = build(
         annotations,
@@ -287,8 +289,8 @@ def _write(
     write_manifest(table, out)
     write_report(report, report_path(out))
     for line in report.lines():
-        print(line)
-    return out
+        say(line)
+    return Result(place=out, numbers={"report": report_path(out), **json.loads(report.to_json())})
 
 
 manifest = {

@@ -27,6 +27,7 @@ from gblend.views import Crops, Views
 from jobs.cli import JobError, Positional
 from jobs.cli import run as run_job
 from jobs.places import absolute
+from jobs.terminal import Result, asks_for_document, say
 from pipelines.annotations.files import is_media, list_files
 from pipelines.decoder import DecodeJob, DecoderStartError, StoredClip, shared_decoder
 from pipelines.flow import prepared
@@ -66,7 +67,7 @@ def predict(
     device: Literal["cpu", "cuda"] = "cpu",
     raft_weights: str | None = None,
     limits: DecodeLimits = LIMITS,
-) -> str | None:
+) -> Result:
     """Decode video files as the run's data set was, and say what every head of the run makes of them.
 
     A line of JSON a file: the likeliest classes by head and by way of predicting, and why a head says nothing; or an
@@ -79,7 +80,8 @@ def predict(
         top: Classes to name.
         clips: Windows of every file, spread evenly in time; 1 is the central one that runs are scored on.
         crops: Of every window: the centre, or three places along the longer side of the picture.
-        format: JSON lines, or a table for people; auto: a table on a terminal.
+        format: JSON lines, or a table for people; auto: a table on a terminal. With --json, neither: all lines are in
+            the one document.
         out: File to write the JSON lines to in place of standard output, whole or not at all.
         device: Where the network computes.
         raft_weights: Weights of RAFT, for a run on such flow and a machine that cannot download them: path or URL.
@@ -98,23 +100,28 @@ def predict(
     trained = load_trained(absolute(run), info=read_dataset_info(absolute(data)) if data else None)
     trained.to(torch.device(device))
     job = decode_job(trained, limits=limits, raft_weights=raft_weights)
+    out = absolute(out) if out else ""
+    document = asks_for_document()
     as_table = format == "table" or (format == "auto" and not out and sys.stdout.isatty())
-    lines: list[str] = []
+    kept: list[dict[str, Any]] = []
     good = bad = 0
     for source, made in decoded(sources_of(files), job):
         found = answer(source, made, trained, views, top=top)
         good, bad = good + ("error" not in found), bad + ("error" in found)
-        if out:
-            lines.append(json.dumps(found, allow_nan=False))
-        if as_table:
+        if out or document:
+            kept.append(found)
+        if document:
+            if "error" in found:
+                say(table(found))
+        elif as_table:
             print(table(found) + "\n", flush=True)
         elif not out:
             print(json.dumps(found, allow_nan=False), flush=True)
     if out:
-        write_text(absolute(out), "".join(f"{line}\n" for line in lines))
+        write_text(out, "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in kept))
     if not good:
         raise JobError(f"none of the {bad} files could be predicted; the lines above say why" if bad else "no file")
-    return out or None
+    return Result(place=out, numbers={"predicted": good, "failed": bad, "files": kept} if document else {})
 
 
 def decode_job(trained: Trained, *, limits: DecodeLimits, raft_weights: str | None = None) -> DecodeJob:

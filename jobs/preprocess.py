@@ -5,11 +5,13 @@ ray job submit --working-dir . -- \
 """
 
 import sys
+from dataclasses import asdict
 from typing import Literal
 
 from jobs.cli import JobError, run
 from jobs.places import absolute
 from jobs.session import connect
+from jobs.terminal import Result, say, say_aside
 from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
 from pipelines.dataset import preprocess as make_dataset
 from pipelines.flow import prepared
@@ -32,7 +34,7 @@ def preprocess(
     flow: FlowSpec = FLOW,
     logmel: LogmelSpec = LOGMEL,
     limits: DecodeLimits = LIMITS,
-) -> str:
+) -> Result:
     """Decode every clip of a manifest and write frames, optical flow and log-mel as Arrow shards.
 
     Run again, it keeps finished shards, adds modalities that they lack (`--modalities flow` on a dataset of frames
@@ -69,15 +71,16 @@ def preprocess(
     )
     with connect():
         try:
-            made = make_dataset(config)
+            made = make_dataset(config, say=say_aside)
         except (ShardError, TooManyFailuresError) as error:
-            raise JobError(str(error)) from None
+            raise JobError(str(error)) from error
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))
-    print(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")
-    print("of these, " + ", ".join(f"{count} have {modality}" for modality, count in made.present.items()))
+    say(f"{made.ok} clips in {made.shards} shards ({made.kept_shards} kept), {made.failed} failed{reasons}")
+    say("of these, " + ", ".join(f"{count} have {modality}" for modality, count in made.present.items()))
     for name in made.lost_columns:
-        print(f"column {name} is not in shards made now: add it again with `gblend column --name {name}`")
-    return made.out
+        say(f"column {name} is not in shards made now: add it again with `gblend column --name {name}`")
+    numbers = {name: value for name, value in asdict(made).items() if name != "out"}
+    return Result(place=made.out, numbers=numbers)
 
 
 if __name__ == "__main__":

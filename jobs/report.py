@@ -18,6 +18,7 @@ from gblend.samples import SampleClip, load_samples
 from gblend.summary import DatasetSummary, summarize_dataset
 from jobs.cli import Positional, run
 from jobs.places import absolute
+from jobs.terminal import Result
 
 
 def report(
@@ -29,7 +30,7 @@ def report(
     data: str = "",
     clips_per_split: int = 2,
     predict_by: Literal["fused", "best-head", "mean", "stack"] | None = None,
-) -> str:
+) -> Result:
     """Write one HTML page about finished runs: verdict, methods, overfitting curves, OGR, weights, clips, data.
 
     Args:
@@ -48,9 +49,11 @@ def report(
     found = [loaded for directory in places for loaded in load_runs(directory, predict_by)]
     unfinished = [name for directory in places for name in unfinished_runs(directory)]
     notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
-    return write_page(
+    page = write_page(
         found, out=out, title=title, data=data, clips_per_split=clips_per_split, notes=notes, command=command
     )
+    named = [f"{run.result.method} seed {run.result.seed}" for run in found]
+    return Result(place=page, numbers={"runs": named, "unfinished": unfinished})
 
 
 def write_page(

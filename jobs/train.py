@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from gblend.candidate import read_schedule
 from gblend.config import ComputeConfig, TrainConfig
 from gblend.group import delete_ray_directories
+from gblend.records import RunResult, to_json
 from gblend.runs import load_run
 from gblend.worker import Plan, describe, make_plan, train_runs
 from jobs.cache import with_cache
@@ -18,6 +19,7 @@ from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
 from jobs.session import connect
+from jobs.terminal import Result, say
 
 COMPUTE = ComputeConfig()
 
@@ -31,7 +33,7 @@ def train(
     seed: int = 0,
     schedule: str = "",
     compute: Flat[ComputeConfig] = COMPUTE,
-) -> str:
+) -> Result:
     """Train one network and write its run directory.
 
     Args:
@@ -57,9 +59,23 @@ def train(
     )
     carry_out(plan, compute, storage=out)
     finished = load_run(out, config.predict_by)
-    print(describe(finished.result))
-    write_page([finished], out=f"{out}/report.html", title=f"{method} on {data}", data=data, command=command_line())
-    return out
+    say(describe(finished.result))
+    page = f"{out}/report.html"
+    write_page([finished], out=page, title=f"{method} on {data}", data=data, command=command_line())
+    return Result(place=out, numbers={"report": page, **numbers_of(finished.result)})
+
+
+def numbers_of(result: RunResult) -> dict[str, object]:
+    """What a run has come to, for programs; ``result.json`` has every head and every way of predicting."""
+    judged = {split: score for split in result.scores if (score := result.judged(split)) is not None}
+    return {
+        "method": result.method,
+        "seed": result.seed,
+        "predict_by": result.primary,
+        "scores": {split: to_json(score) for split, score in judged.items()},
+        "branch_epochs": result.branch_epochs,
+        "seconds": result.seconds,
+    }
 
 
 def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequence[Plan] = ()) -> None:
@@ -68,10 +84,10 @@ def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequenc
     if plans:
         pending = sum(each.pending for each in plans)
         runs = "1 run" if pending == 1 else f"{pending} runs"
-        print(f"to train: {runs}, {sum(each.branch_epochs for each in plans):.4g} branch-epochs", flush=True)
+        say(f"to train: {runs}, {sum(each.branch_epochs for each in plans):.4g} branch-epochs")
         with connect():
             try:
-                train_runs(plans[0], compute, storage=storage, more=plans[1:])
+                train_runs(plans[0], compute, storage=storage, more=plans[1:], say=say)
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
     else:

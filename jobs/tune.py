@@ -6,6 +6,7 @@ ray job submit --working-dir . -- \
 
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -36,6 +37,7 @@ from jobs.recipes import RECIPES
 from jobs.report import command_line
 from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side
+from jobs.terminal import Result, say
 from jobs.trial import Search
 from schemas import Task
 
@@ -55,7 +57,7 @@ def tune(
     seed: int = 0,
     final_seeds: tuple[int, ...] = (1, 2, 3),
     compute: Flat[ComputeConfig] = COMPUTE,
-) -> str:
+) -> Result:
     """Search schedules of loss weights, and train the best one anew beside the paper's and equal weights.
 
     A trial is one training run; it is judged on the validation split after every epoch. The test split is read once, by
@@ -119,17 +121,17 @@ def tune(
         count, why = side_by_side(nodes(), compute, max_concurrent)
         require_same_search(out, flat(settings))  # again: another one may have begun meanwhile
         write_search(out, flat(settings))  # not before it is known that this one can run
-        print(why, flush=True)
+        say(why)
         ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
         trials = carry_out(searched, ways, say=say)
         best = best_of(trials)
         write_schedule(f"{out}/best.json", best.candidate, about=about(best, searched))
-        print(f"\n{in_table(worth_their_cost(trials))}\n", flush=True)
+        say(f"\n{in_table(worth_their_cost(trials))}\n")
         rows = plan_rows(best.candidate, config, final_seeds, data=data, out=out, compute=compute)
         train_rows(rows, compute, out=out)
     tables, _ = compare_rows(rows, config, out=out)
     for table in tables:
-        print(to_text(table))
+        say(to_text(table))
     missing = why_not(trials, search)
     domains = {trial.number: searched.at(trial.point).domains for trial in trials}
     write_tuning_page(
@@ -143,7 +145,17 @@ def tune(
         config=settings,
         command=command_line(),
     )
-    return f"{out}/best.json"
+    return Result(
+        place=f"{out}/best.json",
+        numbers={
+            "report": f"{out}/report.html",
+            "trials": len(trials),
+            "ended": dict(Counter(trial.state for trial in trials)),
+            **about(best, searched),
+            **best.candidate.to_json(),
+            "test": [table.to_json() for table in tables],
+        },
+    )
 
 
 def require_usable(
@@ -234,11 +246,6 @@ def in_table(trials: list[Trial]) -> str:
     ]
     metric = metric_words(top.metric) if top is not None else "objective"
     return aligned(["trial", "method", f"val {metric}", "to the best", "branch epochs", "estimates", "s"], lines)
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

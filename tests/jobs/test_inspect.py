@@ -29,7 +29,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
     assert run(inspect, [str(tmp_path / "data"), "--json", "--contact-sheet", sheet]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(loss["reason"], loss["clips"]) for loss in document["ledger"]] == [("unreadable", 2), ("duplicate", 1)]
-    assert document["contact_sheet"] == sheet
+    assert document["result"] == sheet
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ from jobs.places import absolute
 from tests.gblend.evaluated import CONFIG, write_noisy
 
 
-def train_here(plan, compute, *, storage, more=()):
+def train_here(plan, compute, *, storage, more, say):
     runner = Runner(data=load_run_data(plan.data, plan.config), config=plan.config, data_path=plan.data)
     for run, directory in plan.places.items():
         runner.run(run, directory)
 
 
-def evaluate_here(job, compute, *, storage):
+def evaluate_here(job, compute, *, storage, say):
     write_json(job.out, to_json(evaluate(*open_evaluation(job.run, job.data, job.split, job.views))))
 
 
@@ -49,7 +49,7 @@ def test_a_run_on_s3_is_found_again_whether_urls_end_with_a_slash_or_not(
         said.append(capsys.readouterr().out)
     assert ["to train: 1 run" in lines for lines in said] == [True, False]
     for end in ("/", ""):
-        assert jobs.evaluate.evaluate(run=f"{url}/run{end}", data=f"{url}/data{end}", clips=1) == (
+        assert jobs.evaluate.evaluate(run=f"{url}/run{end}", data=f"{url}/data{end}", clips=1).place == (
             f"{url}/run/evaluation/test-1xcentre.json"
         )
     keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket=s3_bucket)["Contents"]]

@@ -52,7 +52,7 @@ def test_runs_and_data_on_s3_become_the_page_that_local_ones_become(tmp_path: Pa
         if path.is_file():
             s3_client.upload_file(str(path), s3_bucket, str(path.relative_to(tmp_path / "s3")))
     out = f"s3://{s3_bucket}/page.html"
-    assert report((f"s3://{s3_bucket}/cmp",), out=out) == out
+    assert report((f"s3://{s3_bucket}/cmp",), out=out).place == out
     text = s3_client.get_object(Bucket=s3_bucket, Key="page.html")["Body"].read().decode()
     assert 'data-method="naive"' in text
     assert text.count('class="clip"') == 4
@@ -68,7 +68,7 @@ def test_single_runs_are_put_side_by_side(tmp_path: Path):
 def test_data_that_cannot_be_reached_and_unfinished_runs_are_said_on_the_page(tmp_path: Path):
     write_comparison(tmp_path / "cmp", tmp_path / "nowhere")
     write_json(str(tmp_path / "cmp" / "runs" / "online-s0" / "config.json"), {})
-    out = report((str(tmp_path / "cmp"),), out=str(tmp_path / "page.html"))
+    out = report((str(tmp_path / "cmp"),), out=str(tmp_path / "page.html")).place
     text = Path(out).read_text(encoding="utf-8")
     assert "Sample clips and the data section are left out" in text
     assert "Not finished, so not on this page: online-s0." in text

@@ -68,7 +68,7 @@ def data(job_server, tmp_path_factory) -> Path:
         for label in ("a", "b"):
             for number in range(count):
                 ordinary_clip(root / "videos" / split / label / f"{number}.mp4")
-    clips = manifest["folder"](videos=str(root / "videos"), out=str(root / "clips.parquet"))
+    clips = manifest["folder"](videos=str(root / "videos"), out=str(root / "clips.parquet")).place
     line = f"jobs.preprocess --manifest {clips} --videos {root}/videos --out {root}/data --rgb.short-side-px 36"
     assert f"{root}/data" in job_server.done(line)
     return root / "data"
