@@ -79,6 +79,20 @@ class HeadEstimate:
     """G per seed, in the step's unit."""
     weights: tuple[float, ...]
     """Per seed."""
+    overfitting_se: tuple[float, ...]
+    """Standard error of O per seed, by the choice of clips."""
+    generalization_se: tuple[float, ...]
+    """Standard error of G per seed, by the choice of clips."""
+
+    @property
+    def overfitting_error(self) -> float:
+        """Standard error of the mean O: seeds share V, so it does not become smaller by their number."""
+        return _root_mean_square(self.overfitting_se)
+
+    @property
+    def generalization_error(self) -> float:
+        """Standard error of the mean G, likewise."""
+        return _root_mean_square(self.generalization_se)
 
     @property
     def mean_overfitting(self) -> float:
@@ -122,6 +136,10 @@ class Step:
     """Of O and G: that of the loss, or what is measured in its place: error rate, of several labels 1 − LRAP."""
     warnings: tuple[str, ...]
     """Why the weights may mean little, of every estimate that says so."""
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(value * value for value in values) / len(values))
 
 
 def ogr(overfitting: float, generalization: float) -> float:
@@ -205,6 +223,8 @@ def estimate_steps(runs: Sequence[Run], task: str = "") -> tuple[Step, ...]:
                     overfitting=tuple(estimate.overfitting[i] for estimate, i in rows),
                     generalization=tuple(estimate.generalization[i] for estimate, i in rows),
                     weights=tuple(estimate.weights[i] for estimate, i in rows),
+                    overfitting_se=tuple(estimate.overfitting_se[i] for estimate, i in rows),
+                    generalization_se=tuple(estimate.generalization_se[i] for estimate, i in rows),
                 )
             )
         reasons = tuple(dict.fromkeys(estimate.reason for estimate in here if estimate.reason))

@@ -97,7 +97,11 @@ def _curve_words(head: str, curve: LossCurve, unit: str) -> str:
 
 def ogr_caption(runs: Sequence[Run]) -> str:
     """How much faster one modality overfits than another, by OGR, at the first estimate of each method."""
-    parts = ["OGR = |O / G| (Eq. 3): overfitting gained per unit of held-out loss won; lower is better."]
+    parts = [
+        "OGR = |O / G| (Eq. 3): overfitting gained per unit of held-out loss won; lower is better. In the plane dashed "
+        "lines are equal OGRs, bars one standard error by the choice of clips; of several estimates, which a line "
+        "joins, the first is open; faint dots are seeds."
+    ]
     for group in groups(runs):
         steps = estimate_steps(group.runs, group.task)
         if steps:
@@ -114,7 +118,8 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
         slow, fast = ranked[0], ranked[-1]
         words.append(
             f"{fast.head} overfits {ogr_text(fast.ogr / slow.ogr)} times faster than {slow.head} "
-            f"(OGR {ogr_text(fast.ogr)} against {ogr_text(slow.ogr)})"
+            f"(OGR {ogr_text(fast.ogr)} against {ogr_text(slow.ogr)}"
+            f"{'' if told_apart(slow, fast) else ', which the choice of clips may account for'})"
         )
     else:
         words += [f"the OGR of {found.head} is {ogr_text(found.ogr)}" for found in ranked]
@@ -126,6 +131,19 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
     if unmeasured:
         words.append(f"{listed(unmeasured)} gave no finite loss")
     return "; ".join(words) or "no head has a finite OGR"
+
+
+def told_apart(slow: HeadEstimate, fast: HeadEstimate) -> bool:
+    """Whether two OGRs differ by more than 1.96 standard errors of the logarithm of their ratio.
+
+    Errors of O and G of one head both come from the clips of V and are added up as if they went together, which is the
+    most they can come to; those of two heads are taken as independent.
+    """
+    relative = [
+        each.overfitting_error / abs(each.mean_overfitting) + each.generalization_error / abs(each.mean_generalization)
+        for each in (slow, fast)
+    ]
+    return math.log(fast.ogr / slow.ogr) > 1.96 * math.hypot(*relative)
 
 
 def weights_caption(runs: Sequence[Run]) -> str:

@@ -17,13 +17,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from gblend.aggregate import LossCurve, groups, loss_curves, task_keys
 from gblend.captions import compared_curves
-from gblend.figures import Figure, all_heads
+from gblend.figures import PAIR_PX, Figure, all_heads
 from gblend.ogr import RELATIVE_TOLERANCE, overfitting_to_generalization_ratio, without_rounding
 from gblend.runs import Run
 from gblend.svg import MUTED, PAPER, head_ink, panel
-
-PAIR_PX = (400, 230)
-"""Of each of a method's two panels, which stand side by side on a wide page."""
 
 DRAWN = (1e-2, 1e2)
 """OGRs beyond these say only that O or G was nearly 0; they are drawn at the edge."""

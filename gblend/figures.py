@@ -1,4 +1,4 @@
-"""The report's figures as inline SVG panels: accuracy, the overfitting picture, OGR, weights over training.
+"""The report's figures as inline SVG panels: accuracy, the overfitting picture, weights over training.
 
 A figure is a few small panels of one size, which the page arranges beside or below one another, so that none has to be
 shrunk on a phone. Means over seeds are drawn strongly, single seeds faintly. A figure with nothing to show has no panel
@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gblend.aggregate import HeadEstimate, LossCurve, Step, estimate_steps, groups, loss_curves
+from gblend.aggregate import LossCurve, estimate_steps, groups, loss_curves
 from gblend.heads import branches_of
 from gblend.methods import ENSEMBLES
 from gblend.runs import Run
 from gblend.svg import INK, MUTED, PAPER, head_ink, panel
 from gblend.table import ComparisonTable, MethodRow, head_order
 from gblend.table_text import decimal
-from gblend.words import ogr_text
 
 PANEL_PX = (300, 220)
+
+PAIR_PX = (400, 230)
+"""Of each of a method's two panels, which stand side by side on a wide page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,121 +143,6 @@ def _loss_limits(curves: Sequence[LossCurve]) -> tuple[float, float, bool]:
     ceiling = 2.5 * float(np.nanmax(start)) if np.isfinite(start).any() else math.inf
     high = min(float(values.max()), ceiling)
     return 0.0, 1.05 * max(high, 1e-3), float(values.max()) > ceiling
-
-
-def ogr_figure(runs: Sequence[Run]) -> Figure:
-    """Per method with estimates: OGR, and the O and G it is made of; over epochs where there are several estimates."""
-    heads = all_heads(runs)
-    panels, cut = [], False
-    for index, group in enumerate(groups(runs)):
-        steps = estimate_steps(group.runs, group.task)
-        if len(steps) == 1:
-            panels.append(_ogr_bars(f"ogr{index}", group.title, steps[0], heads))
-            panels.append(_parts_bars(f"parts{index}", group.title, steps[0], heads))
-        elif steps:
-            panels.append(_ogr_lines(f"ogr{index}", group.title, steps, heads))
-        values = [found.ogr for step in steps for found in step.heads]
-        cut = cut or any(value > _ogr_top(values) for value in values)
-    if not panels:
-        return Figure(
-            missing="No run estimated weights, so OGR was not measured; the methods tracked, offline and online do."
-        )
-    note = "An open bar or dot at the top is an OGR beyond the axis." if cut else ""
-    return Figure(panels=tuple(panels), note=note)
-
-
-def _ogr_top(values: Sequence[float]) -> float:
-    """End of an OGR axis: the largest value, but no more than six times the median."""
-    finite = sorted(value for value in values if math.isfinite(value))
-    return 1.25 * max(min(finite[-1], 6 * finite[len(finite) // 2]), 1e-3) if finite else 1.0
-
-
-def _ogr_bars(name: str, method: str, step: Step, heads: tuple[str, ...]) -> str:
-    width, height = PANEL_PX
-    label = f"{method}: OGR of {', '.join(found.head for found in step.heads)}"
-    with panel(name, label, heads=heads, width_px=width, height_px=height) as drawn:
-        top = _ogr_top([found.ogr for found in step.heads])
-        for x, found in enumerate(step.heads):
-            color = head_ink(found.head, heads)
-            inside = found.ogr <= top
-            if not math.isnan(found.ogr):
-                drawn.axes.bar(
-                    x,
-                    min(found.ogr, top),
-                    width=0.6,
-                    facecolor=color if inside else "none",
-                    edgecolor=color,
-                    alpha=0.85,
-                )
-            seeds = [value for value in found.seed_ogr if value <= top]
-            if len(found.seed_ogr) > 1:
-                drawn.axes.plot([x] * len(seeds), seeds, "o", color=color, markersize=5, mec=PAPER, mew=1, zorder=3)
-            height_y = 0.0 if math.isnan(found.ogr) else max([min(found.ogr, top), *seeds])
-            drawn.axes.annotate(
-                ogr_text(found.ogr),
-                (x, height_y),
-                (0, 6),
-                textcoords="offset points",
-                ha="center",
-                annotation_clip=False,
-            )
-        drawn.axes.set_ylim(0, 1.1 * top)  # room for a number above the highest dot
-        drawn.axes.set_ylabel("OGR")
-        drawn.axes.set_title(f"{method}: OGR = |O / G|", pad=14)
-        _head_ticks(drawn.axes, step.heads)
-    return drawn.svg[0]
-
-
-def _parts_bars(name: str, method: str, step: Step, heads: tuple[str, ...]) -> str:
-    width, height = PANEL_PX
-    label = f"{method}: overfitting O and generalisation G of {', '.join(found.head for found in step.heads)}"
-    with panel(name, label, heads=heads, width_px=width, height_px=height) as drawn:
-        for x, found in enumerate(step.heads):
-            color = head_ink(found.head, heads)
-            for side, mean, values in (
-                (-0.19, found.mean_overfitting, found.overfitting),
-                (0.19, found.mean_generalization, found.generalization),
-            ):
-                if not math.isfinite(mean):
-                    continue
-                face = color if side < 0 else "none"
-                drawn.axes.bar(x + side, mean, width=0.34, facecolor=face, edgecolor=color, linewidth=1.4, alpha=0.85)
-                if len(values) > 1:
-                    at = [x + side] * len(values)
-                    drawn.axes.plot(at, values, "o", color=color, markersize=5, mec=PAPER, mew=1, zorder=3)
-        drawn.axes.axhline(0, color=MUTED, linewidth=0.8)
-        drawn.axes.set_ylabel(step.unit)
-        drawn.axes.set_title(f"{method}: O filled, G open", pad=14)
-        _head_ticks(drawn.axes, step.heads)
-    return drawn.svg[0]
-
-
-def _ogr_lines(name: str, method: str, steps: Sequence[Step], heads: tuple[str, ...]) -> str:
-    width, height = PANEL_PX
-    with panel(name, f"{method}: OGR at every estimate", heads=heads, width_px=width, height_px=height) as drawn:
-        top = _ogr_top([found.ogr for step in steps for found in step.heads])
-        for head in head_order(found.head for step in steps for found in step.heads):
-            points = [(step.epoch, found.ogr) for step in steps for found in step.heads if found.head == head]
-            color = head_ink(head, heads)
-            epochs, values = zip(*points, strict=True)
-            drawn.axes.plot(epochs, [min(value, top) for value in values], color=color, linewidth=1.8)
-            for epoch, value in points:
-                face = color if value <= top else "none"
-                drawn.axes.plot(
-                    epoch, min(value, top), "o", color=color, markersize=5.5, mfc=face, mew=1.4, clip_on=False
-                )
-        drawn.axes.set_ylim(0, top)
-        drawn.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        drawn.axes.set_xlabel("epoch of the estimate")
-        drawn.axes.set_ylabel("OGR")
-        drawn.axes.set_title(f"{method}: OGR = |O / G|", pad=14)
-    return drawn.svg[0]
-
-
-def _head_ticks(axes: Axes, found: Sequence[HeadEstimate]) -> None:
-    axes.set_xticks(range(len(found)), [one.head for one in found], color=INK)
-    axes.set_xlim(-0.6, len(found) - 0.4)
-    axes.grid(visible=False, axis="x")
 
 
 def weights_figure(runs: Sequence[Run]) -> Figure:

@@ -16,6 +16,7 @@ from gblend.advice import advise
 from gblend.advice_words import advice_words
 from gblend.aggregate import estimate_steps, groups
 from gblend.confusion import Confusion, load_confusion
+from gblend.decision import decide
 from gblend.figures import all_heads
 from gblend.heads import by_key
 from gblend.page import render, write_page
@@ -90,13 +91,17 @@ def render_report(
     """The page as text."""
     heads, table = all_heads(runs), tables[0]
     results = [run.result for run in runs]
+    advices = [advise(results, of_task) for of_task in tables]
     return render(
         "report.html.jinja",
         title=title,
         subtitle=_subtitle(runs, table, dataset_summary),
         notes=notes,
+        decision=decide(results, table, advices[0]),
         verdict=verdict(table, tables[1:]),
-        advice=tuple(words for of_task in tables for words in advice_words(advise(results, of_task), of_task)),
+        advice=tuple(
+            words for advice, of_task in zip(advices, tables, strict=True) for words in advice_words(advice, of_task)
+        ),
         cost=COST,
         tables=[table_view(of_task) for of_task in tables],
         ways=[(of_task, found) for of_task in tables if (found := way_cells(way_rows(results, of_task)))[1]],

@@ -10,7 +10,8 @@ from gblend.class_figure import class_caption, class_figure
 from gblend.confusion import Confusion
 from gblend.confusion_figure import confusion_caption, confusion_figure
 from gblend.epoch_ogr import epoch_caption, epoch_figure
-from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, ogr_figure, weights_figure
+from gblend.figures import Figure, accuracy_figure, all_heads, loss_figure, weights_figure
+from gblend.ogr_figure import ogr_figure
 from gblend.per_class import ClassGains
 from gblend.runs import Run
 from gblend.scores import ACCURACY, metric_words
@@ -92,7 +93,7 @@ def figure_views(
             ),
             view("losses", "How each head overfits", loss_figure(runs), overfitting_caption(runs)),
             view("epochs", "Overfitting epoch by epoch", epoch_figure(runs), epoch_caption(runs), wide=True),
-            view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs)),
+            view("ogr", "Overfitting against generalisation", ogr_figure(runs), ogr_caption(runs), wide=True),
             view("weights", "Weights over training", weights_figure(runs), weights_caption(runs)),
             view("classes", "Class by class", _joined(by_class), classes, legend=(), wide=True),
             view("confusion", "What is taken for what", _joined(matrices), confused, legend=(), wide=True),

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from gblend.aggregate import estimate_steps, loss_curves
-from gblend.captions import ogr_caption, overfitting_caption, weights_caption
-from gblend.figures import accuracy_figure, loss_figure, ogr_figure, ogr_text, weights_figure
+from gblend.captions import ogr_caption, overfitting_caption, told_apart, weights_caption
+from gblend.figures import accuracy_figure, loss_figure, weights_figure
+from gblend.ogr_figure import ogr_figure, plane_limits
 from gblend.records import EpochRecord
 from gblend.runs import Run
 from gblend.svg import HEAD_COLORS, head_colors, panel
 from gblend.table import comparison_table
 from gblend.verdict import verdict
+from gblend.words import ogr_text
 from tests.gblend.synthetic import estimate, history, result, score
 
 HEADS = ("rgb", "flow", "fused")
@@ -43,7 +45,7 @@ def test_panels_are_whole_svg_that_asks_nothing_of_the_network_and_share_no_id()
         "online", estimates=[estimate(HEADS, (0.1,) * 3, (0.2,) * 3, (0.2, 0.2, 0.6), epoch=e) for e in (0, 6)]
     )
     found = [svg for figure in every_figure([offline(), online]) for svg in figure.panels]
-    assert len(found) == 2 + 2 + 3 + 2
+    assert len(found) == 2 + 2 + 4 + 2
     ids = [name for svg in found for name in re.findall(r'\bid="([^"]*)"', svg)]
     assert len(ids) == len(set(ids))
     for svg in found:
@@ -121,10 +123,36 @@ def test_curves_are_means_over_the_epochs_all_seeds_have():
 
 def test_offline_ogr_bars_are_labelled_with_the_ratio_of_the_means():
     runs = [offline(0, o=(0.2, 0.6, 0.4), g=(0.4, 0.4, 0.5)), offline(1, o=(0.4, 0.6, 0.4), g=(0.2, 0.4, 0.5))]
-    bars, parts = ogr_figure(runs).panels
+    bars, _ = ogr_figure(runs).panels
     assert {"1.0", "1.5", "0.80"} <= set(texts(bars))  # .3 / .3, .6 / .4, .4 / .5
     assert estimate_steps(runs)[0].heads[0].seed_ogr == pytest.approx((0.5, 2.0))
-    assert any("O filled" in text for text in texts(parts))
+
+
+def test_the_plane_has_every_estimate_with_its_errors_and_lines_of_equal_ogr():
+    steps = [((0.2, 0.6, 0.4), 0), ((0.1, 0.1, 0.3), 6)]
+    made = [estimate(HEADS, o, (0.4, 0.4, 0.5), (0.3, 0.3, 0.4), epoch=epoch) for o, epoch in steps]
+    _, plane = ogr_figure([make_run("online", 0, estimates=made)]).panels
+    assert {"OGR 1", "0.5", "online: O against G"} <= set(texts(plane))
+    assert plane.count('id="og0-LineCollection') == 12  # three heads, two estimates, an error each of G and O
+    (left, right), (low, top) = plane_limits(estimate_steps([make_run("online", 0, estimates=made)])[0].heads)
+    assert left < 0 < 0.5 + 0.04 < right
+    assert low < 0 < 0.6 + 0.03 < top
+
+
+def test_seeds_share_the_clips_so_the_error_of_their_mean_is_that_of_one():
+    found = estimate_steps([offline(0), offline(1)])[0].heads[0]
+    assert (found.generalization_error, found.overfitting_error) == (pytest.approx(0.04), pytest.approx(0.03))
+
+
+@pytest.mark.parametrize(("error", "apart"), [(0.01, True), (0.2, False)])
+def test_a_factor_between_ogrs_within_their_errors_is_said_to_be(error, apart):
+    # ln 3 is 1.10. With an error of .01: .01/.2 + .01/.4 and .01/.6 + .01/.4, together .085; with .2: 1.71.
+    run = offline(o=(0.2, 0.6, 0.4), g=(0.4, 0.4, 0.5))
+    errors = {"overfitting_se": (error,) * 3, "generalization_se": (error,) * 3}
+    judged = replace(run, estimates=tuple(replace(each, **errors) for each in run.estimates))
+    rgb, flow, _ = estimate_steps([judged])[0].heads
+    assert told_apart(rgb, flow) == apart
+    assert ("may account for" in ogr_caption([judged])) != apart
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_the_verdict_names_the_highest_its_seeds_and_the_noise(text):
 
 def test_the_estimate_table_lists_every_head_with_g_o_ogr_and_weight(text):
     flat = " ".join(re.sub(r"<[^>]*>", " ", text[text.index('data-estimates="offline"') :]).split())
-    for row in ("rgb .400 .400 1.0 .100", "logmel .800 .200 0.25 .800", "fused .500 .500 1.0 .100"):
+    for row in ("rgb .400 ± .040 .400 ± .030 1.0 .100", "logmel .800 ± .040 .200 ± .030 0.25 .800"):
         assert row in flat
 
 
