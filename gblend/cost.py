@@ -23,6 +23,9 @@ REFIT_STEP = 1 / 3
 SAY_EVERY_S = 60.0
 """Between two lines about where a run is."""
 
+STEP_EVERY_S = 1.0
+"""Between two numbers about that, for a bar."""
+
 
 def probed_epochs(method: str, config: TrainConfig, *, start_epoch: int = 0) -> int:
     """Epochs of the probes that decide the weights of the super-epochs from ``start_epoch`` on.
@@ -80,6 +83,10 @@ class Pace:
 
     say: Callable[[str], object]
     """Told a line."""
+    step: Callable[[float, str], object] | None = None
+    """Told in place of lines, once a second, the share of the run that is done, and where that is."""
+    whole: float = 0.0
+    """Steps of the whole run."""
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     steps: float = 0.0
@@ -93,13 +100,13 @@ class Pace:
         self.said_s = self.clock()
 
     def count(self, steps: float) -> bool:
-        """Count a step that is done; whether it is time for a line."""
+        """Count a step that is done; whether it is time to tell where the run is."""
         now = self.clock()
         if self.first_s is None:
             self.first_s = now
         else:
             self.steps += steps
-        due = now - self.said_s >= SAY_EVERY_S
+        due = now - self.said_s >= (SAY_EVERY_S if self.step is None else STEP_EVERY_S)
         if due:
             self.said_s = now
         return due

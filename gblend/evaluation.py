@@ -14,7 +14,7 @@ import numpy as np
 from gblend import collective
 from gblend.clip_choice import apply_missing_policy, require_resolution
 from gblend.clips import ClipReader, read_dataset_info, read_index
-from gblend.cost import SAY_EVERY_S, duration
+from gblend.cost import SAY_EVERY_S, STEP_EVERY_S, duration
 from gblend.feeder import Feeder, Feeding
 from gblend.heads import head_name, key_of
 from gblend.joint import Outputs, score_branches, score_ways
@@ -123,10 +123,20 @@ def open_evaluation(
     return trained, SplitData(path=data, split=split, clips=clips, excluded=excluded, unlabelled=unlabelled)
 
 
-def evaluate(trained: Trained, data: SplitData, *, say: Callable[[str], object] = lambda _: None) -> Evaluation:
+def evaluate(
+    trained: Trained,
+    data: SplitData,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+    step: Callable[[float, float, str], object] | None = None,
+) -> Evaluation:
     """Score a run on a split; on several workers all of them together, each clip on one of them.
 
-    ``say`` is told once a minute how far it is and how long it will take, on worker 0.
+    Args:
+        trained: The run.
+        data: The split.
+        say: Told once a minute how far it is and how long it will take, on worker 0.
+        step: Told that in place of ``say``, once a second: how many clips of how many, and whose.
     """
     total = len(data.clips.index) * (1 if trained.refitted is None else 2)
     done, started_s = 0, time.monotonic()
@@ -136,7 +146,12 @@ def evaluate(trained: Trained, data: SplitData, *, say: Callable[[str], object] 
         def after(clips: int) -> None:
             nonlocal done, said_s
             done, now_s = done + clips, time.monotonic()
-            if collective.rank() == 0 and now_s - said_s >= SAY_EVERY_S and done < total:
+            if collective.rank() != 0 or now_s - said_s < (SAY_EVERY_S if step is None else STEP_EVERY_S):
+                return
+            if step is not None:
+                said_s = now_s
+                step(done, total, data.split)
+            elif done < total:
                 said_s, left_s = now_s, (now_s - started_s) / done * (total - done)
                 say(f"evaluate: {done / total:.0%} of {data.split}, about {duration(left_s)} left")
 

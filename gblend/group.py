@@ -32,6 +32,7 @@ def in_group(
     *,
     storage: str,
     say: Callable[[str], object] = print_line,
+    step: Callable[[float, float, str], object] | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
 ) -> None:
     """Call a function on every worker of a new group and wait for them.
@@ -42,6 +43,7 @@ def in_group(
         compute: Size of the group.
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
         say: Told that.
+        step: Told how far they are, as they put it there: how much of how much is done, and where that is.
         callbacks: Of Ray Train, called beside the group.
 
     Raises:
@@ -51,7 +53,7 @@ def in_group(
     least = compute.workers if compute.min_workers is None else compute.min_workers
     each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
     waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
-    with printed(say, waits=waits) as lines:
+    with printed(say, waits=waits, step=step) as lines:
 
         def fit() -> None:
             trainer = ray.train.torch.TorchTrainer(
@@ -100,10 +102,10 @@ def fitted(fit: Callable[[], None], *, restarts: int, lines: Lines) -> None:
         try:
             return fit()
         except ray.train.TrainingFailedError as error:
-            lost = isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, RayActorError)
-            if not lost or left == 0:
+            failure = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
+            if not isinstance(failure, RayActorError) or left == 0:
                 raise RuntimeError(reason_of(error)) from error.with_traceback(None)
-            lines.put(f"a worker failed: {reason_of(error.controller_failure)}")
+            lines.put(f"a worker failed: {reason_of(failure)}")
             lines.lost()
     raise AssertionError("the last attempt returns or raises")
 

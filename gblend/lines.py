@@ -57,13 +57,31 @@ def queue_here() -> Queue:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """How far a worker group is."""
+
+    done: float
+    """Amount."""
+    total: float
+    """All of it."""
+    note: str
+    """Where that is, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
     """Where a worker puts what is to be printed; can be sent to it."""
 
     queue: Queue
-    """Of text."""
+    """Of text, and of `Step` where that is listened to."""
+    counted: bool = False
+    """Whether the driver shows how far workers are: lines about that are then too much."""
 
-    def put(self, line: str) -> None:
+    def step(self, done: float, total: float, note: str) -> None:
+        """Have the driver show how far the group is."""
+        self.put(Step(done=done, total=total, note=note))
+
+    def put(self, line: str | Step) -> None:
         """Have a line printed by the driver. Where it cannot be reached, the line is in the worker's own log."""
         try:
             self.queue.put(line)
@@ -87,6 +105,8 @@ class Listener:
     """Told a line."""
     waits: str
     """What to say once a minute while no workers are there."""
+    step: Callable[[float, float, str], object] | None = None
+    """Told how far the workers are."""
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     there: bool = False
@@ -97,9 +117,12 @@ class Listener:
     def __post_init__(self) -> None:
         self.since_s = self.clock()
 
-    def hear(self, line: str) -> None:
+    def hear(self, line: str | Step) -> None:
         """Something from a worker, or from beside the group."""
-        if line in (ARRIVED, LOST):
+        if isinstance(line, Step):
+            if self.step is not None:
+                self.step(line.done, line.total, line.note)
+        elif line in (ARRIVED, LOST):
             self.there, self.since_s = line == ARRIVED, self.clock()
         else:
             self.say(line)
@@ -112,9 +135,14 @@ class Listener:
 
 
 @contextmanager
-def printed(say: Callable[[str], object], *, waits: str) -> Iterator[Lines]:
-    """Print what workers say, for the time of a block, and ``waits`` once a minute while there are none."""
-    lines, done, listener = Lines(queue=queue_here()), threading.Event(), Listener(say=say, waits=waits)
+def printed(
+    say: Callable[[str], object], *, waits: str, step: Callable[[float, float, str], object] | None = None
+) -> Iterator[Lines]:
+    """Print what workers say, for the time of a block, and ``waits`` once a minute while there are none; ``step`` is
+    told how far they are.
+    """
+    lines, done = Lines(queue=queue_here(), counted=step is not None), threading.Event()
+    listener = Listener(say=say, waits=waits, step=step)
 
     def forward() -> None:
         while not done.is_set() or not lines.queue.empty():

@@ -78,6 +78,8 @@ class Runner:
     say: Callable[[str], object] = print
     """Told in a line now and then where a run is, what estimates will cost, and where a stopped run goes on; called on
     one worker."""
+    step: Callable[[float, str], object] | None = None
+    """Told in place of such lines, once a second, what share of a run is done, and where that is; on one worker."""
     after_epoch: Callable[[Training], object] | None = None
     """As in `Training`."""
 
@@ -155,13 +157,14 @@ class Runner:
             after_epoch=self.after_epoch,
             started_s=started_s,
         )
+        whole = work.steps_left()
         state = files.newest()
         if state is not None:
             work.restore(state)
             if collective.rank() == 0:
                 self.say(f"{work.title} was stopped and goes on: {work.in_words}")
         if collective.rank() == 0:
-            work.pace = Pace(say=self.say)
+            work.pace = Pace(say=self.say, step=self.step, whole=whole)
         with ExitStack() as open_logs:
             if collective.rank() == 0:
                 write: list[Callable[..., None]] = [partial(_write_records, directory, work)]

@@ -247,12 +247,18 @@ class Training:
 
     def _count_step(self) -> None:
         if self.pace is not None and self.pace.count(self._step_under_way()):
-            steps = steps_of_epoch(len(self.data.train), self.config.batch_size)
-            left = self.pace.in_words(self.steps_left())
-            self.pace.say(f"{self.title}: {self.in_words} ({steps} an epoch), {left} left")
+            self._tell(self.pace)
         self.unsaved_steps += 1
         if self.unsaved_steps == self.checkpoint_every:
             self.save()
+
+    def _tell(self, pace: Pace) -> None:
+        if pace.step is not None:
+            pace.step(1.0 - self.steps_left() / pace.whole, f"{self.title}: {self.in_words}")
+            return
+        steps = steps_of_epoch(len(self.data.train), self.config.batch_size)
+        left = pace.in_words(self.steps_left())
+        pace.say(f"{self.title}: {self.in_words} ({steps} an epoch), {left} left")
 
     def _step_under_way(self) -> float:
         """What it counts, in steps of the whole network."""

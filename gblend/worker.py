@@ -24,7 +24,7 @@ from gblend.feeder import Feeding, tight_cache
 from gblend.group import in_group
 from gblend.heads import of_each_task
 from gblend.judge import without_test
-from gblend.lines import print_line
+from gblend.lines import Lines, print_line
 from gblend.logs import require_packages
 from gblend.loss import class_weights_by_task
 from gblend.methods import RunSpec, check_methods, needed_runs, with_needed
@@ -53,12 +53,20 @@ class Plan:
     places: dict[RunSpec, str]
     """Runs in order, each after those it builds on, each with its directory; on several nodes, storage they
     share."""
-    pending: int
-    """How many of them are not finished."""
-    branch_epochs: float
-    """What these cost, each from its start (`gblend.cost`)."""
+    costs: dict[RunSpec, float]
+    """Of those that are not finished, each from its start: branch-epochs (`gblend.cost`)."""
     test: Literal["scored", "hidden"] = "scored"
     """Whether they are scored on the test split."""
+
+    @property
+    def pending(self) -> int:
+        """How many of them are not finished."""
+        return len(self.costs)
+
+    @property
+    def branch_epochs(self) -> float:
+        """What these cost."""
+        return sum(self.costs.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,22 +132,21 @@ def make_plan(
         )
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
-    pending, cost = 0, 0.0
+    costs: dict[RunSpec, float] = {}
     share = 1.0 if loaded.probe_part is None else len(loaded.probe_part) / len(loaded.train)
     for run, where in places.items():
         settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
         if finished_run(where, settings) is None:
             if compute.min_workers is None:
                 require_workers(states, what_decides(settings_to_keep(where, settings)), compute.workers)
-            pending += 1
-            cost += branch_epochs(run.method, config, modalities=len(modalities), probe_share=share)
+            costs[run] = branch_epochs(run.method, config, modalities=len(modalities), probe_share=share)
         else:
             delete(states)  # of a job that was killed just before it did this itself
-    if pending:
+    if costs:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         network = make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
         prepare(network, config, compute)
-    return Plan(data=data, config=config, places=places, pending=pending, branch_epochs=cost, test=test)
+    return Plan(data=data, config=config, places=places, costs=costs, test=test)
 
 
 def train_runs(
@@ -149,6 +156,7 @@ def train_runs(
     storage: str,
     more: Sequence[Plan] = (),
     say: Callable[[str], object] = print_line,
+    step: Callable[[float, float, str], object] | None = None,
 ) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
@@ -160,6 +168,7 @@ def train_runs(
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
         more: Plans of the same data with other settings, for the same group afterwards.
         say: Told such a line.
+        step: Told how many branch-epochs of how many are done, and where that is; lines do not say that then.
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
@@ -174,11 +183,18 @@ def train_runs(
     if (line := hint(compute)) is not None:
         say(line)
     with probe_groups(plan.data, compute, say=say) if spread else nullcontext() as desk:
-        in_group(_work, {"plans": plans, "compute": compute, "desk": desk}, compute, storage=storage, say=say)
+        in_group(
+            _work, {"plans": plans, "compute": compute, "desk": desk}, compute, storage=storage, say=say, step=step
+        )
 
 
 def evaluate_run(
-    job: EvaluationJob, compute: ComputeConfig, *, storage: str, say: Callable[[str], object] = print_line
+    job: EvaluationJob,
+    compute: ComputeConfig,
+    *,
+    storage: str,
+    say: Callable[[str], object] = print_line,
+    step: Callable[[float, float, str], object] | None = None,
 ) -> None:
     """Score a finished run on a worker group of its own and wait for it; worker 0 writes the result.
 
@@ -187,22 +203,29 @@ def evaluate_run(
         compute: Size of the group.
         storage: As of `train_runs`.
         say: Told now and then how far it is.
+        step: Told that in place of ``say``: how many clips of how many are done, of which split.
 
     Raises:
         RuntimeError: As `train_runs`.
         ValueError: There is no room for the workers, and nothing that adds nodes.
     """
     require_room(compute, spread=False)
-    in_group(_score, {"job": job, "compute": compute}, compute, storage=storage, say=say)
+    in_group(_score, {"job": job, "compute": compute}, compute, storage=storage, say=say, step=step)
 
 
 def _work(job: dict) -> None:
     compute: ComputeConfig = job["compute"]
     plans: list[Plan] = job["plans"]
     here = ray.train.get_context().get_local_world_size() if job["desk"] is None else workers_here(compute)
+    lines: Lines = job["lines"]
     done, total = 0, sum(len(plan.places) for plan in plans)
+    spent, cost, costs = 0.0, 0.0, sum(plan.branch_epochs for plan in plans)
+
+    def step(share: float, where: str) -> None:
+        lines.step(spent + share * cost, costs, where)
+
     for plan in plans:
-        data, device = open_data(plan.data, plan.config, compute, here=here, say=job["lines"].put)
+        data, device = open_data(plan.data, plan.config, compute, here=here, say=lines.put)
         data = data if plan.test == "scored" else without_test(data, plan.data)
         runner = Runner(
             data=data,
@@ -211,14 +234,16 @@ def _work(job: dict) -> None:
             device=device,
             compute=compute,
             elsewhere=job["desk"],
-            say=job["lines"].put,
+            say=lines.put,
+            step=step if lines.counted else None,
         )
         for run, directory in plan.places.items():
+            cost = plan.costs.get(run, 0.0)
             needed = needed_runs(run, data.modalities, plan.config)
             result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
-            done += 1
+            done, spent = done + 1, spent + cost
             if ray.train.get_context().get_world_rank() == 0:
-                job["lines"].put(f"[{done}/{total}] {describe(result)}")
+                lines.put(f"[{done}/{total}] {describe(result)}")
             ray.train.report({"finished": done, "run": run.name})
 
 
@@ -248,7 +273,8 @@ def _score(settings: dict) -> None:
     feeding = Feeding.of(compute, device=device, workers_here=here)
     trained, data = open_evaluation(job.run, job.data, job.split, job.views, feeding)
     trained.to(device)
-    found = evaluate(trained, data, say=settings["lines"].put)
+    lines: Lines = settings["lines"]
+    found = evaluate(trained, data, say=lines.put, step=lines.step if lines.counted else None)
     if ray.train.get_context().get_world_rank() == 0:
         write_json(job.out, to_json(found))
     ray.train.report({"clips": found.clips})

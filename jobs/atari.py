@@ -175,7 +175,7 @@ def generate(
     root: Path,
     *,
     episodes_per_task: int = 4,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> Generated:
     """Makes the clips that `root` lacks, on all cores of the Ray cluster the caller has connected to.
 

@@ -29,18 +29,25 @@ class Book(tune.Callback):
     commons: Any
     say: Callable[[str], object]
     samples: int
+    step: Callable[[float, float, str], object] | None = None
+    """Told in place of lines about epochs how many of how many are done; trials that have ended need no more."""
     until: int | None = None
     """Epoch after which trials pause; None: they do not."""
     trials: dict[int, Trial] = field(default_factory=dict)
     """By number, as they stood when they were last looked at."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """Epochs of trials, by number."""
     said_s: float = -SAID_EVERY_S
     ending: list[Any] = field(default_factory=list)
     """Calls that free the workers of trials that are over."""
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A trial has come to the end of an epoch."""
+        self.reached[number_of(trial)] = result[EPOCH]
         now = time.monotonic()
-        if now - self.said_s >= SAID_EVERY_S:
+        if self.step is not None:
+            self._tell()
+        elif now - self.said_s >= SAID_EVERY_S:
             self.said_s = now
             self.say(
                 f"trial {number_of(trial)}: epoch {result[EPOCH]} of {self.search.recipe.epochs}, "
@@ -78,6 +85,16 @@ class Book(tune.Callback):
             self._write()
             ended = sum(each.state != "running" for each in self.trials.values())
             self.say(f"[{ended}/{self.samples}] {in_words(trial)}")
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.step is None:
+            return
+        epochs = self.search.recipe.epochs
+        ended = {number for number, trial in self.trials.items() if trial.state != "running"}
+        under_way = [epoch for number, epoch in self.reached.items() if number not in ended]
+        note = f"{len(ended)} of {self.samples} trials have ended"
+        self.step(len(ended) * epochs + sum(under_way), self.samples * epochs, note)
 
     def _free(self, number: int) -> None:
         self.ending.append(self.commons.end.remote(number))

@@ -16,6 +16,7 @@ from jobs.cli import run
 from jobs.compare import compare
 from jobs.manifest import manifest
 from jobs.preprocess import preprocess
+from jobs.progress import progress
 from jobs.recipes import demo as recipe
 from jobs.session import connect
 from jobs.terminal import Result, say
@@ -48,8 +49,9 @@ def demo(*, out: str = "demo-out", seeds: tuple[int, ...] = (0, 1), seed: int = 
     root = Path(out).resolve()
     plans = plan_clips(GAMES, clips_per_class=CLIPS_PER_CLASS, seed=seed)
     with connect():
-        with stage(f"playing {', '.join(GAMES)}: {len(plans)} clips of 2 s with sound"):
-            made = generate(plans, root / "videos", on_progress=_tell)
+        playing = f"playing {', '.join(GAMES)}: {len(plans)} clips of 2 s with sound"
+        with stage(playing), progress("play", "clips", total=len(plans)) as shown:
+            made = generate(plans, root / "videos", on_progress=lambda done, total: shown.step(done, total, ""))
         with stage("manifest"):
             clips = manifest["csv"](
                 annotations=str(made.annotations),
@@ -87,11 +89,6 @@ def stage(title: str) -> Iterator[None]:
     started_s = time.monotonic()
     yield
     say(f"   {time.monotonic() - started_s:.0f} s")
-
-
-def _tell(done: int, total: int) -> None:
-    if done == total or done % (total // 5 or 1) < 24:
-        say(f"   {done} of {total} clips")
 
 
 if __name__ == "__main__":

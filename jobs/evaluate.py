@@ -21,6 +21,7 @@ from jobs.cache import with_cache
 from jobs.cli import JobError
 from jobs.cli import run as run_job
 from jobs.places import absolute
+from jobs.progress import progress
 from jobs.session import connect
 from jobs.terminal import Result, say
 
@@ -79,10 +80,11 @@ def evaluate(
     other = "" if data == own else f"{data.rpartition('/')[2]}-"
     out = out or f"{run}/evaluation/{other}{split}-{views.name}.json"
     open_evaluation(run, data, split, views)  # What does not fit must not cost the start of a worker group.
-    with connect():
+    with progress("evaluate", "clips") as shown, connect():
+        step = shown.step if shown.live else None
         try:
             job = EvaluationJob(run=run, data=data, split=split, views=views, out=out)
-            evaluate_run(job, compute, storage=out.rpartition("/")[0], say=say)
+            evaluate_run(job, compute, storage=out.rpartition("/")[0], say=say, step=step)
         except RuntimeError as error:
             raise JobError(f"evaluation failed: {error}") from error
     found = read_json(out)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from jobs.cli import run
 from jobs.places import absolute
+from jobs.progress import progress
 from jobs.terminal import Result, say
 from pipelines.annotations import (
     Annotations,
@@ -79,7 +80,7 @@ def _folder(
         test: Share of every class for testing, where the tree has no splits.
         seed: Of that split.
     """
-    files = list_files(videos)
+    files = _list(videos)
     made = from_folder(files, task=task, shares=(val, test), seed=seed)
     return _write(made, videos, files, out, "refuse", "report", 1.0)
 
@@ -152,7 +153,7 @@ def _audioset(
     with open_texts(annotations) as texts, open_texts([classes]) as lists:
         names = audioset.read_classes(lists[classes], what=classes)
         made = audioset.parse(texts, classes=names, task=task, splits=splits, bad_rows=bad_rows)
-    found = list_files(videos)
+    found = _list(videos)
     made = audioset.name_files(made, paths=found, template=template, holds=files)
     return _write(made, videos, found, out, bad_rows, shared_videos, window_s)
 
@@ -269,6 +270,13 @@ def _sports1m(
     return _write(made, videos, None, out, bad_rows, shared_videos, window_s)
 
 
+def _list(videos: str) -> pa.Array:
+    with progress(f"list {videos}", "files") as shown:
+        found = list_files(videos)
+        shown.step(len(found), None, "")
+    return found
+
+
 def _write(
     annotations: Annotations,
     videos: str,
@@ -279,13 +287,11 @@ def _write(
     window_s: float,
 ) -> Result:
     out = absolute(out)
-    table, report = build(
-        annotations,
-        files=list_files(videos) if files is None else files,
-        window_s=window_s,
-        shared_videos=shared_videos,
-        bad_rows=bad_rows,
-    )
+    files = _list(videos) if files is None else files
+    with progress(f"find {annotations.table.num_rows} clips", "clips"):
+        table, report = build(
+            annotations, files=files, window_s=window_s, shared_videos=shared_videos, bad_rows=bad_rows
+        )
     write_manifest(table, out)
     write_report(report, report_path(out))
     for line in report.lines():

@@ -27,7 +27,8 @@ from gblend.views import Crops, Views
 from jobs.cli import JobError, Positional
 from jobs.cli import run as run_job
 from jobs.places import absolute
-from jobs.terminal import Result, asks_for_document, say
+from jobs.progress import progress
+from jobs.terminal import Result, asks_for_document, say_aside
 from pipelines.annotations.files import is_media, list_files
 from pipelines.decoder import DecodeJob, DecoderStartError, StoredClip, shared_decoder
 from pipelines.flow import prepared
@@ -105,18 +106,23 @@ def predict(
     as_table = format == "table" or (format == "auto" and not out and sys.stdout.isatty())
     kept: list[dict[str, Any]] = []
     good = bad = 0
-    for source, made in decoded(sources_of(files), job):
-        found = answer(source, made, trained, views, top=top)
-        good, bad = good + ("error" not in found), bad + ("error" in found)
-        if out or document:
-            kept.append(found)
-        if document:
-            if "error" in found:
-                say(table(found))
-        elif as_table:
-            print(table(found) + "\n", flush=True)
-        elif not out:
-            print(json.dumps(found, allow_nan=False), flush=True)
+    # A list on standard input may have no end.
+    sources = sources_of(files) if "-" in files else list(sources_of(files))
+    total = len(sources) if isinstance(sources, list) else None
+    with progress("predict", "files", total=total) as shown:
+        for source, made in decoded(sources, job):
+            found = answer(source, made, trained, views, top=top)
+            good, bad = good + ("error" not in found), bad + ("error" in found)
+            if out or document:
+                kept.append(found)
+            if document or out:
+                if "error" in found:
+                    say_aside(table(found))
+            elif as_table:
+                print(table(found) + "\n", flush=True)
+            else:
+                print(json.dumps(found, allow_nan=False), flush=True)
+            shown.step(good + bad, total, f"{bad} failed" if bad else "")
     if out:
         write_text(out, "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in kept))
     if not good:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from jobs.cli import JobError, run
 from jobs.places import absolute
+from jobs.progress import progress
 from jobs.session import connect
 from jobs.terminal import Result, say, say_aside
 from pipelines.dataset import PreprocessConfig, ShardError, TooManyFailuresError
@@ -69,9 +70,9 @@ def preprocess(
         on_change=on_change,
         limits=limits,
     )
-    with connect():
+    with progress("preprocess", "clips") as shown, connect():
         try:
-            made = make_dataset(config, say=say_aside)
+            made = make_dataset(config, say=say_aside, step=shown.step if shown.live else None)
         except (ShardError, TooManyFailuresError) as error:
             raise JobError(str(error)) from error
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(made.reasons.items()))

@@ -123,13 +123,21 @@ def planned_points(search: Search, ways: Ways, known: Mapping[int, Drawn]) -> li
     return points
 
 
-def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: CarryOut = train) -> list[Trial]:
+def carry_out(
+    search: Search,
+    ways: Ways,
+    *,
+    say: Callable[[str], object],
+    step: Callable[[float, float, str], object] | None = None,
+    by: CarryOut = train,
+) -> list[Trial]:
     """Carry out all trials that have not ended, on the cluster this process is connected to.
 
     Args:
         search: What is searched.
         ways: How.
         say: Told in a line what goes on.
+        step: Told how many epochs of how many are done, and of trials in words.
         by: How a trial is carried out.
 
     Returns:
@@ -154,7 +162,7 @@ def carry_out(search: Search, ways: Ways, *, say: Callable[[str], object], by: C
     if trials:
         say(f"{len(trials)} trials have begun before, {len(ended)} of them have ended")
     if not set(ended) >= set(range(samples)):
-        _carry_out(search, ways, points, searcher, say=say, by=by, samples=samples, trials=trials)
+        _carry_out(search, ways, points, searcher, say=say, step=step, by=by, samples=samples, trials=trials)
     return _concluded(search, samples)
 
 
@@ -165,13 +173,14 @@ def _carry_out(
     searcher: Searcher | None,
     *,
     say: Callable[[str], object],
+    step: Callable[[float, float, str], object] | None,
     by: CarryOut,
     samples: int,
     trials: dict[int, Trial],
 ) -> None:
     ended = [number for number, trial in trials.items() if trial.state != "running"]
     commons = _here(Commons, threads=4 + 4 * ways.max_concurrent)
-    book = Book(search=search, commons=commons, say=say, samples=samples, trials=trials)
+    book = Book(search=search, commons=commons, say=say, step=step, samples=samples, trials=trials)
     try:
         if ways.scheduler == "pbt":
             _generations(search, ways, points, book, by)

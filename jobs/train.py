@@ -16,6 +16,7 @@ from gblend.worker import Plan, describe, make_plan, train_runs
 from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
 from jobs.places import absolute
+from jobs.progress import progress
 from jobs.recipes import RECIPES
 from jobs.report import command_line, write_page
 from jobs.session import connect
@@ -84,10 +85,12 @@ def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequenc
     if plans:
         pending = sum(each.pending for each in plans)
         runs = "1 run" if pending == 1 else f"{pending} runs"
-        say(f"to train: {runs}, {sum(each.branch_epochs for each in plans):.4g} branch-epochs")
-        with connect():
+        cost = sum(each.branch_epochs for each in plans)
+        say(f"to train: {runs}, {cost:.4g} branch-epochs")
+        with progress("train", "branch-epochs", total=cost) as shown, connect():
+            step = shown.step if shown.live else None
             try:
-                train_runs(plans[0], compute, storage=storage, more=plans[1:], say=say)
+                train_runs(plans[0], compute, storage=storage, more=plans[1:], say=say, step=step)
             except RuntimeError as error:
                 raise JobError(f"training failed: {error}") from error
     else:

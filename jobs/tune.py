@@ -33,6 +33,7 @@ from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
 from jobs.final import compare_rows, plan_rows, train_rows
 from jobs.places import absolute
+from jobs.progress import progress
 from jobs.recipes import RECIPES
 from jobs.report import command_line
 from jobs.session import connect
@@ -123,7 +124,8 @@ def tune(
         write_search(out, flat(settings))  # not before it is known that this one can run
         say(why)
         ways = Ways(search=search, scheduler=scheduler, samples=num_samples, max_concurrent=count)
-        trials = carry_out(searched, ways, say=say)
+        with progress("tune", "epochs", total=num_samples * config.epochs) as shown:
+            trials = carry_out(searched, ways, say=say, step=shown.step if shown.live else None)
         best = best_of(trials)
         write_schedule(f"{out}/best.json", best.candidate, about=about(best, searched))
         say(f"\n{in_table(worth_their_cost(trials))}\n")

@@ -56,8 +56,19 @@ class ShardError(RuntimeError):
     """A shard could not be written for a reason that lies in no clip: no space, no permission, workers that die."""
 
 
-def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = None) -> PreprocessSummary:
-    """Make every shard that is not there yet, then the ledger, then ``dataset.json``. ``say`` receives progress."""
+def preprocess(
+    config: PreprocessConfig,
+    *,
+    say: Callable[[str], object] | None = None,
+    step: Callable[[float, float, str], object] | None = None,
+) -> PreprocessSummary:
+    """Make every shard that is not there yet, then the ledger, then ``dataset.json``.
+
+    Args:
+        config: What to make of what.
+        say: Told in a line what goes on, and how far it is where ``step`` is not given.
+        step: Told how many clips of how many are done, and more in words, after every shard.
+    """
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     began_s = time.monotonic()
     manifest = read_manifest(config.manifest)
@@ -89,7 +100,9 @@ def preprocess(config: PreprocessConfig, *, say: Callable[[str], None] | None = 
         for name, ledger, done in _run(manifest, todo, job):
             tally.add(name, ledger, done)
             now_s = time.monotonic()
-            if now_s - spoken_s > PROGRESS_S or len(tally.ledgers) == len(plans):
+            if step is not None:
+                step(sum(tally.status.values()), manifest.table.num_rows, f"{tally.status['failed']} failed")
+            elif now_s - spoken_s > PROGRESS_S or len(tally.ledgers) == len(plans):
                 spoken_s = now_s
                 rate = (sum(tally.status.values()) - already) / (now_s - start_s)
                 left_s = (manifest.table.num_rows - sum(tally.status.values())) / rate

@@ -22,7 +22,7 @@ OF_A_RUN = 3 * 3
 """Steps of three epochs of 18 clips."""
 
 
-def lines_of(place, monkeypatch, method: str = "online", **blend) -> tuple[list[tuple[float, str]], float]:
+def lines_of(place, monkeypatch, method: str = "online", step=None, **blend) -> tuple[list[tuple[float, str]], float]:
     """What a run says, and steps of the whole network done by then, on a clock that nothing but steps moves."""
     done, lines = [0.0], []
 
@@ -31,13 +31,14 @@ def lines_of(place, monkeypatch, method: str = "online", **blend) -> tuple[list[
             done[0] += steps
             return super().count(steps)
 
-    monkeypatch.setattr(runner, "Pace", lambda say: Steady(say=say, clock=lambda: STEP_S * done[0]))
+    monkeypatch.setattr(runner, "Pace", lambda **given: Steady(**given, clock=lambda: STEP_S * done[0]))
     data = replace(tiny_data(train=18), modalities=("rgb", "logmel"), probe_part=list(range(12)))
     carried = Runner(
         data=data,
         config=tiny_config(blend=replace(BLEND, **blend)),
         data_path="memory",
         say=lambda line: lines.append((done[0], line)),
+        step=None if step is None else lambda share, where: step(done[0], share, where),
     )
     carried.run(RunSpec(method=method, seed=0), str(place))
     return lines, done[0]
@@ -56,6 +57,17 @@ def test_the_time_left_is_what_steps_take_that_are_left(tmp_path, monkeypatch, p
     lines, total = lines_of(tmp_path, monkeypatch, probes=probes)
     assert total == pytest.approx(OF_A_RUN + 2 * 3 * 2 + 3 / 3)  # two steps an epoch of probes, three of the refit
     assert_right(lines, total)
+
+
+@pytest.mark.parametrize("probes", ["shared", "sequential"])
+def test_the_share_that_is_done_is_told_in_place_of_lines(tmp_path, monkeypatch, probes):
+    told: list[tuple[float, float, str]] = []
+    lines, total = lines_of(tmp_path, monkeypatch, step=lambda *step: told.append(step), probes=probes)
+    assert not [line for _, line in lines if line.endswith("left")]
+    assert [share for _, share, _ in told] == pytest.approx([done / total for done, _, _ in told])
+    assert len(told) > OF_A_RUN
+    assert told[-1][1] == pytest.approx(1.0)
+    assert told[-1][2].startswith("online seed 0: 3 of 3 epochs, new fused head")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gblend.lines import ARRIVED, LOST, Listener
+from gblend.lines import ARRIVED, LOST, Listener, Step
 
 
 class Clock:
@@ -36,6 +36,13 @@ def pass_time(listener: Listener, clock: Clock, minutes: float) -> None:
 def test_lines_of_workers_are_said_as_they_come(listener, said):
     listener.hear("epoch 1")
     assert said == ["epoch 1"]
+
+
+def test_how_far_workers_are_is_no_line(said):
+    told = []
+    listener = Listener(say=said.append, waits="", step=lambda *step: told.append(step))
+    listener.hear(Step(done=1.5, total=4.0, note="epoch 1"))
+    assert (said, told) == ([], [(1.5, 4.0, "epoch 1")])
 
 
 def test_a_wait_for_workers_is_said_once_a_minute(listener, clock, said):

@@ -16,13 +16,13 @@ from jobs.places import absolute
 from tests.gblend.evaluated import CONFIG, write_noisy
 
 
-def train_here(plan, compute, *, storage, more, say):
+def train_here(plan, compute, *, storage, more, say, step):
     runner = Runner(data=load_run_data(plan.data, plan.config), config=plan.config, data_path=plan.data)
     for run, directory in plan.places.items():
         runner.run(run, directory)
 
 
-def evaluate_here(job, compute, *, storage, say):
+def evaluate_here(job, compute, *, storage, say, step):
     write_json(job.out, to_json(evaluate(*open_evaluation(job.run, job.data, job.split, job.views))))
 
 
