@@ -190,7 +190,9 @@ def answer(
 ) -> dict[str, Any]:
     """The line of one file."""
     if isinstance(made, ClipFailure):
-        return {"file": source.name, "error": made.message, "reason": made.reason}
+        missing = made.reason == "missing-file" and source.uri
+        said = f"there is no file {source.name}" if missing else made.message
+        return {"file": source.name, "error": said, "reason": made.reason}
     rows = {str(name): row for name, row in made.batches.items()}
     found = ask(trained, clip_from(rows, trained, frames=made.presence["frames"]), views)
     if not found.probabilities:

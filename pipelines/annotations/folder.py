@@ -47,7 +47,12 @@ def from_folder(
     label = _folder(files, 2) if splits else top
     deep = pc.not_equal(label, "")
     if not pc.any(deep).as_py():
-        raise ValueError("the folder holds no media file as SPLIT/CLASS/FILE or CLASS/FILE")
+        flat = len(files)
+        there = f"{flat} media file{'s lie' if flat > 1 else ' lies'} in it without a class" if flat else "none at all"
+        raise ValueError(
+            f"the folder holds no media file as SPLIT/CLASS/FILE or CLASS/FILE ({there}); put the files of each class "
+            "into a folder named for it, or list them in a table: gblend manifest csv"
+        )
     files, top, label = (column.filter(deep) for column in (files, top, label))
     classes = sorted(pc.unique(label).to_pylist())
     codes = pc.index_in(label, pa.array(classes))

@@ -81,3 +81,13 @@ def test_bad_rows_are_refused_unless_they_are_to_be_reported(tmp_path, capsys):
     assert "line 3: split 'dev' is unknown" in capsys.readouterr().err
     assert main([*command, "--bad-rows", "report"]) == 0
     assert "bad rows 1," in capsys.readouterr().out
+
+
+def test_a_folder_without_classes_says_what_lies_there_and_what_to_do(tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4", "notes.txt"):
+        (tmp_path / "videos" / name).write_bytes(b"")
+    line = ["folder", "--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "clips.parquet")]
+    assert main(["manifest", *line]) == 1
+    error = capsys.readouterr().err
+    assert "(2 media files lie in it without a class); put the files of each class into a folder named for it" in error

@@ -159,6 +159,8 @@ def test_a_file_that_fails_is_a_line_and_the_job_goes_on(made, equal, tmp_path, 
     lines = lines_of(capsys)
     assert [line["file"] for line in lines] == files
     assert [line.get("reason") for line in lines] == ["unreadable", "missing-file", "missing-file", None]
+    assert lines[1]["error"] == "there is no file /nowhere/x.mp4"
+    assert lines[2]["error"] == "the folder holds no media file"
     assert main(["predict", "--run", equal, files[0]]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["reason"] == "unreadable"
@@ -192,6 +194,18 @@ def test_the_lines_can_go_to_a_file_which_is_then_the_result(made, equal, tmp_pa
     printed = capsys.readouterr().out
     assert main(["predict", "--run", equal, "--out", str(out), file]) == 0
     assert (capsys.readouterr().out, out.read_text()) == (f"{out}\n", printed)
+
+
+def test_a_document_has_all_files_those_that_fail_as_well(made, equal, tmp_path, capsys):
+    file = str(made[1] / "test-3.mkv")
+    assert main(["predict", equal, file, "/nowhere/x.mp4", "--clips", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["result"], document["predicted"], document["failed"]) == (None, 1, 1)
+    assert [line["file"] for line in document["files"]] == [file, "/nowhere/x.mp4"]
+    assert "there is no file /nowhere/x.mp4" in err
+    assert main(["predict", equal, "/nowhere/x.mp4", "--json"]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_a_table_has_a_row_for_every_head_and_says_which_is_silent(made, equal, capsys):
