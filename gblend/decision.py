@@ -116,11 +116,8 @@ def _how_sure(gains: dict[str, Spread], table: ComparisonTable) -> str:
     if beyond:
         parts.append(f"the distance to {listed(beyond)} is more than chance makes of it")
     if within:
-        parts.append(
-            f"that to {listed(within)} may be chance" if beyond else f"any of them may be chance ({_noise(table)})"
-        )
-    text = "; ".join(parts)
-    return f"{capital(text)}{f' ({_noise(table)})' if beyond else ''}."
+        parts.append(f"that to {listed(within)} may be chance" if beyond else "any of these distances may be chance")
+    return f"{capital('; '.join(parts))} ({_noise(table)})."
 
 
 def _noise(table: ComparisonTable) -> str:

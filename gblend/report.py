@@ -1,7 +1,8 @@
 """One self-contained HTML page about finished runs: what they show, then everything it was concluded from.
 
-The page needs no network, script or font of its own: figures are inline SVG, clips are data URIs, and colours follow
-the reader's light or dark scheme. Every sentence about the runs is computed (`gblend.verdict`) from what it shows.
+The page needs no network and no font of its own: figures are inline SVG, clips are data URIs, and colours follow the
+reader's light or dark scheme. A few lines of script sort its tables; without them it is the same page. Every sentence
+about the runs is computed (`gblend.decision`, `gblend.verdict`, `gblend.captions`) from what it shows.
 """
 
 import json
