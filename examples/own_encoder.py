@@ -136,7 +136,7 @@ def main() -> None:
         "equal": run({"wave": 1 / 3, "motion": 1 / 3, "fused": 1 / 3}),
         "online": run(None),
     }
-    print(f"\ntest accuracy (chance {1 / CLASSES:.2f})")
+    print(f"\ntest accuracy (chance {1 / CLASSES:.2f}, also of heads that a method does not train)")
     for method, found in results.items():
         print(f"{method:11}" + "  ".join(f"{head} {value:.3f}" for head, value in found.items()))
 

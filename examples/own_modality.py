@@ -106,7 +106,7 @@ def main() -> None:
         "equal": run({"heart": 1 / 3, "answers": 1 / 3, "fused": 1 / 3}),
         "online": run(None),
     }
-    print(f"\ntest accuracy (chance {1 / CLASSES:.2f})")
+    print(f"\ntest accuracy (chance {1 / CLASSES:.2f}, also of heads that a method does not train)")
     for method, found in results.items():
         print(f"{method:13}" + "  ".join(f"{head} {value:.3f}" for head, value in found.items()))
 

@@ -52,7 +52,7 @@ def in_group(
     fs, root = open_fs(storage)
     least = compute.workers if compute.min_workers is None else compute.min_workers
     each = " and ".join(f"{amount:g} {what}" for what, amount in resources_of(compute).items())
-    waits = f"no workers yet: {least} of {each} are starting, or the cluster has no room for them now"
+    waits = f"no workers yet: {least} with {each} each are starting, or the cluster has no room for them now"
     with printed(say, waits=waits, step=step) as lines:
 
         def fit() -> None:

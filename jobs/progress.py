@@ -16,8 +16,11 @@ from jobs.terminal import is_quiet, say_aside
 LINE_EVERY_S = 30.0
 """Between two lines, where there is no bar."""
 
-RECENT_S = 60.0
+RECENT_S = 300.0
 """The rate is that of so long: work rarely goes on as it began."""
+
+FEW = 20
+"""And of so many steps at least: workers end theirs in bursts."""
 
 
 def in_words(*, done: float, total: float | None, unit: str, per_s: float | None, note: str = "") -> str:
@@ -55,14 +58,14 @@ class Rate:
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     seen: list[tuple[float, float]] = field(default_factory=list)
-    """Moment and amount, of the last `RECENT_S` and the last one before."""
+    """Moment and amount, those that are recent and the last one before."""
 
     def at(self, done: float) -> float | None:
         """Per second, once so much is done; None where that is not known."""
         now_s = self.clock()
         if not self.seen or done > self.seen[-1][1]:
             self.seen.append((now_s, done))
-        while len(self.seen) > 2 and now_s - self.seen[1][0] > RECENT_S:
+        while len(self.seen) > FEW and now_s - self.seen[1][0] > RECENT_S:
             del self.seen[0]
         from_s, before = self.seen[0]
         return (done - before) / (now_s - from_s) if now_s > from_s and done > before else None

@@ -60,7 +60,8 @@ def train(
     )
     carry_out(plan, compute, storage=out)
     finished = load_run(out, config.predict_by)
-    say(describe(finished.result))
+    if not plan.pending:  # else the worker group has said so
+        say(describe(finished.result))
     page = f"{out}/report.html"
     write_page([finished], out=page, title=f"{method} on {data}", data=data, command=command_line())
     return Result(place=out, numbers={"report": page, **numbers_of(finished.result)})

@@ -41,15 +41,27 @@ class Clock:
         return self.now_s
 
 
-def test_the_rate_is_that_of_the_last_minute_and_not_of_the_start():
+def test_the_rate_is_that_of_the_last_minutes_and_not_of_the_start():
     clock = Clock()
     rate = Rate(clock=clock)
     assert rate.at(0) is None
-    for second in range(1, 201):
+    for second in range(1, 801):
         clock.now_s += 1.0
-        found = rate.at(0.1 * second if second <= 100 else 10 + 2.0 * (second - 100))
+        found = rate.at(0.1 * second if second <= 400 else 40 + 2.0 * (second - 400))
     assert found == pytest.approx(2.0)
     assert len(rate.seen) <= RECENT_S + 2
+
+
+def test_workers_that_end_their_steps_together_do_not_shake_the_rate():
+    clock = Clock()
+    rate = Rate(clock=clock)
+    found = []
+    for pair in range(30):
+        clock.now_s += 400.0
+        for worker in (1, 2):
+            clock.now_s += 1.0
+            found.append(rate.at(2 * pair + worker))
+    assert max(found[20:]) / min(found[20:]) < 1.15
 
 
 def test_what_was_done_before_the_first_look_is_not_taken_for_speed():
