@@ -25,6 +25,7 @@ from gblend.per_class import ClassGains, load_gains
 from gblend.report_figures import figure_views
 from gblend.report_tables import table_view
 from gblend.runs import Run
+from gblend.sample_answers import SampleAnswers, right_words
 from gblend.samples import SampleClip, animation, flow_frames, flow_scale_px, flow_wheel, logmel_svg
 from gblend.summary import DatasetSummary
 from gblend.svg import palette_css
@@ -42,6 +43,7 @@ def write_report(
     title: str,
     tables: Sequence[ComparisonTable] = (),
     samples: Sequence[SampleClip] = (),
+    answers: SampleAnswers | None = None,
     dataset_summary: DatasetSummary | None = None,
     command: str = "",
     notes: Sequence[str] = (),
@@ -54,6 +56,7 @@ def write_report(
         title: Heading of the page.
         tables: Their comparison (`gblend.table.comparison_tables`), computed when not given.
         samples: Clips to show; none leaves the section out.
+        answers: What the heads of one run say about them; None where no run kept that.
         dataset_summary: What the data set holds; None leaves the section out.
         command: The line that made the runs or the page, shown at the end.
         notes: What else a reader must know, for example which runs did not finish; shown under the verdict.
@@ -70,6 +73,7 @@ def write_report(
         gains=[load_gains(runs, table, names) for table, names in both],
         confusions=[load_confusion(runs, table, names) for table, names in both],
         samples=samples,
+        answers=answers,
         dataset_summary=dataset_summary,
         command=command,
         notes=notes,
@@ -85,6 +89,7 @@ def render_report(
     gains: Sequence[ClassGains | None],
     confusions: Sequence[Confusion | None],
     samples: Sequence[SampleClip],
+    answers: SampleAnswers | None,
     dataset_summary: DatasetSummary | None,
     command: str,
     notes: Sequence[str],
@@ -110,7 +115,10 @@ def render_report(
         estimates=_estimates(runs),
         heads=list(zip(heads, range(len(heads)), strict=True)),
         palettes=tuple(Markup(palette_css(table.heads, dark=dark)) for dark in (False, True)),
-        samples=[_sample_view(sample, index) for index, sample in enumerate(samples)],
+        samples=[_sample_view(sample, index, answers) for index, sample in enumerate(samples)],
+        shown=[name for name in ("rgb", "flow", "logmel") if any(getattr(s, name) is not None for s in samples)],
+        answers=answers,
+        answers_right="" if answers is None else right_words(answers.clips),
         wheel=flow_wheel() if any(sample.flow is not None for sample in samples) else "",
         dataset=dataset_summary,
         features=_features(dataset_summary),
@@ -164,7 +172,7 @@ def _subtitle(runs: Sequence[Run], table: ComparisonTable, summary: DatasetSumma
     return " · ".join(parts)
 
 
-def _sample_view(sample: SampleClip, index: int) -> dict[str, Any]:
+def _sample_view(sample: SampleClip, index: int, answers: SampleAnswers | None) -> dict[str, Any]:
     scale_px = None if sample.flow is None else flow_scale_px(sample.flow)
     return {
         "clip": sample,
@@ -173,6 +181,7 @@ def _sample_view(sample: SampleClip, index: int) -> dict[str, Any]:
         if sample.flow is None or scale_px is None
         else animation(flow_frames(sample.flow, scale_px=scale_px), fps=sample.fps),
         "scale_px": scale_px,
+        "answers": () if answers is None else answers.clips.get(sample.clip_id, ()),
         "logmel": None
         if sample.logmel is None
         else Markup(logmel_svg(sample.logmel, name=f"mel{index}", duration_s=sample.mel_s)),

@@ -12,10 +12,13 @@ from typing import Literal
 
 from gblend.config import InputConfig
 from gblend.report import write_report
-from gblend.run_files import PREDICT_BY
+from gblend.run_files import OUTPUTS_FILE, PREDICT_BY
 from gblend.runs import Run, load_runs, unfinished_runs
+from gblend.sample_answers import answering_run, load_answers
 from gblend.samples import SampleClip, load_samples
+from gblend.storage import exists
 from gblend.summary import DatasetSummary, summarize_dataset
+from gblend.table import comparison_tables
 from jobs.cli import Positional, run
 from jobs.places import absolute
 from jobs.terminal import Result
@@ -67,16 +70,29 @@ def write_page(
     command: str = "",
 ) -> str:
     """Write the page about these runs and return where it is; arguments as those of `report`."""
-    samples, summary, said = (), None, [*notes, *differing_settings(runs)]
+    samples, answers, summary, said = (), None, None, [*notes, *differing_settings(runs)]
+    tables = comparison_tables([run.result for run in runs])
     try:
-        samples, summary = describe_data(data or data_of(runs), runs, clips_per_split)
+        place = data or data_of(runs)
+        samples, summary = describe_data(place, runs, clips_per_split)
+        asked = answering_run(runs, tables[0])
+        if samples and asked is not None and exists(f"{asked.directory}/{OUTPUTS_FILE}"):
+            answers = load_answers(asked, place, samples)
     except (ValueError, OSError) as error:
         if data:
             raise
         # The runs can be looked at where their data cannot be reached; the page then says what it lacks.
         said.append(f"Sample clips and the data section are left out: {error}.")
     return write_report(
-        runs, out=out, title=title, samples=samples, dataset_summary=summary, command=command, notes=said
+        runs,
+        out=out,
+        title=title,
+        tables=tables,
+        samples=samples,
+        answers=answers,
+        dataset_summary=summary,
+        command=command,
+        notes=said,
     )
 
 
