@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from pipelines.scratch import make_scratch
 
@@ -92,5 +91,5 @@ def _told(what: str) -> Iterator[None]:
     """Ray's ways to fail while connecting, as the one that a job reports as a line."""
     try:
         yield
-    except (RuntimeError, OSError, ValueError, RayError) as error:
+    except Exception as error:  # Of a node that does not start in time Ray says it by this very class.
         raise ConnectionError(f"{what}: {error}") from error

@@ -63,7 +63,9 @@ def test_threads_that_a_submitted_job_has_set_are_not_set_again(init, monkeypatc
         assert init["runtime_env"]["env_vars"] == sent
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), ConnectionError("x"), AuthenticationError("x"), ValueError("x")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), ConnectionError("x"), AuthenticationError("x"), ValueError("x"), Exception("x")]
+)
 def test_a_cluster_that_cannot_be_joined_is_named(init, monkeypatch, error):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     init["raises"] = error
