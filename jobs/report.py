@@ -20,6 +20,7 @@ from gblend.storage import exists
 from gblend.summary import DatasetSummary, summarize_dataset
 from gblend.table import comparison_tables
 from jobs.cli import Positional, run
+from jobs.commands import train_commands
 from jobs.places import absolute
 from jobs.terminal import Result
 
@@ -53,7 +54,13 @@ def report(
     unfinished = [name for directory in places for name in unfinished_runs(directory)]
     notes = [f"Not finished, so not on this page: {', '.join(unfinished)}."] if unfinished else []
     page = write_page(
-        found, out=out, title=title, data=data, clips_per_split=clips_per_split, notes=notes, command=command
+        found,
+        out=out,
+        title=title,
+        data=data,
+        clips_per_split=clips_per_split,
+        notes=notes,
+        command="\n".join([*train_commands(found), command]),
     )
     named = [f"{run.result.method} seed {run.result.seed}" for run in found]
     return Result(place=page, numbers={"runs": named, "unfinished": unfinished})

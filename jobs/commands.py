@@ -1,0 +1,53 @@
+"""The command that trains given runs again, from their settings: recipe, data, methods, seeds, and a flag for each
+setting that is not the recipe's.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gblend.run_files import flat, with_defaults
+from gblend.runs import Run
+from jobs.recipes import RECIPES
+
+ABOUT_THE_RUN = ("name", "method", "seed", "data", "data_fingerprint")
+"""In ``config.json`` beside the settings of `TrainConfig`."""
+
+
+def train_commands(runs: Sequence[Run]) -> list[str]:
+    """One line for all runs whose settings agree in everything but method and seed; runs of recipes that are not ours,
+    or without settings, have none.
+    """
+    found: dict[tuple[str, str, tuple[str, ...]], list[Run]] = {}
+    for run in runs:
+        flags = changed_flags(run.config)
+        if flags is not None and run.config.get("data"):
+            found.setdefault((run.config["name"], run.config["data"], tuple(flags)), []).append(run)
+    lines = []
+    for (recipe, data, flags), of_settings in found.items():
+        methods = list(dict.fromkeys(run.result.method for run in of_settings))
+        seeds = sorted({run.result.seed for run in of_settings})
+        given = ["--data", data, "--out", "OUT", "--methods", *methods, "--seeds", *map(str, seeds)]
+        lines.append(shlex.join(["gblend", "compare", recipe, *given, *flags]))
+    return lines
+
+
+def changed_flags(config: Mapping[str, Any]) -> list[str] | None:
+    """Flags for the settings that differ from the recipe's; None where no recipe of ours is named, or a flag cannot say
+    a setting.
+
+    >>> from jobs.recipes import small_cpu
+    >>> changed_flags({**small_cpu().to_json(), "epochs": 15, "method": "equal"})
+    ['--epochs', '15']
+    """
+    if config.get("name") not in RECIPES:
+        return None
+    base, flags = flat(RECIPES[config["name"]]().to_json()), []
+    for key, value in flat(with_defaults(config)).items():
+        if key in ABOUT_THE_RUN or base.get(key) == value:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if key.startswith("model.encoders.other.") or any(isinstance(each, list | dict) for each in values):
+            return None
+        flags += ["--" + key.replace("_", "-"), *("None" if each is None else str(each) for each in values)]
+    return flags
