@@ -119,7 +119,7 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
         words.append(
             f"{fast.head} overfits {ogr_text(fast.ogr / slow.ogr)} times faster than {slow.head} "
             f"(OGR {ogr_text(fast.ogr)} against {ogr_text(slow.ogr)}"
-            f"{'' if told_apart(slow, fast) else ', which the choice of clips may account for'})"
+            f"{', which the choice of clips may account for' if told_apart(slow, fast) is False else ''})"
         )
     else:
         words += [f"the OGR of {found.head} is {ogr_text(found.ogr)}" for found in ranked]
@@ -133,8 +133,8 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
     return "; ".join(words) or "no head has a finite OGR"
 
 
-def told_apart(slow: HeadEstimate, fast: HeadEstimate) -> bool:
-    """Whether two OGRs differ by more than 1.96 standard errors of the logarithm of their ratio.
+def told_apart(slow: HeadEstimate, fast: HeadEstimate) -> bool | None:
+    """Whether two OGRs differ by more than 1.96 standard errors of the logarithm of their ratio; None: who knows.
 
     Errors of O and G of one head both come from the clips of V and are added up as if they went together, which is the
     most they can come to; those of two heads are taken as independent.
@@ -143,6 +143,8 @@ def told_apart(slow: HeadEstimate, fast: HeadEstimate) -> bool:
         each.overfitting_error / abs(each.mean_overfitting) + each.generalization_error / abs(each.mean_generalization)
         for each in (slow, fast)
     ]
+    if not all(map(math.isfinite, relative)):
+        return None
     return math.log(fast.ogr / slow.ogr) > 1.96 * math.hypot(*relative)
 
 

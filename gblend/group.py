@@ -55,7 +55,7 @@ def in_group(
     waits = f"no workers yet: {least} with {each} each are starting, or the cluster has no room for them now"
     with printed(say, waits=waits, step=step) as lines:
 
-        def fit() -> None:
+        def fit(restarts: int) -> None:
             trainer = ray.train.torch.TorchTrainer(
                 _arrive,
                 train_loop_config={"work": work, "settings": {**settings, "lines": lines}},
@@ -71,7 +71,7 @@ def in_group(
                     name=f"{RAY_PREFIX}{time.time_ns()}",
                     storage_path=root,
                     storage_filesystem=PyFileSystem(FSSpecHandler(fs)),
-                    failure_config=ray.train.FailureConfig(max_failures=compute.restarts),
+                    failure_config=ray.train.FailureConfig(max_failures=restarts),
                     callbacks=[*callbacks, *([_Failures(lines)] if compute.restarts else [])],
                 ),
             )
@@ -84,14 +84,14 @@ def in_group(
             delete_ray_directories(storage)
 
 
-def fitted(fit: Callable[[], None], *, restarts: int, lines: Lines) -> None:
+def fitted(fit: Callable[[int], None], *, restarts: int, lines: Lines) -> None:
     """Have Ray Train do its work, again where it gives up for a worker that was lost while the group began.
 
     Nothing that is raised, or forgotten, holds on to the frames of ``fit``: in them is Ray's controller, and with it
     would live the workers that are left, and take the room of the next ones.
 
     Args:
-        fit: Starts a group and waits for it.
+        fit: Starts a group and waits for it; told how often Ray Train may start it again.
         restarts: How often it may be called again.
         lines: Where to say so.
 
@@ -100,7 +100,7 @@ def fitted(fit: Callable[[], None], *, restarts: int, lines: Lines) -> None:
     """
     for left in range(restarts, -1, -1):
         try:
-            return fit()
+            return fit(left)
         except ray.train.TrainingFailedError as error:
             failure = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
             if not isinstance(failure, RayActorError) or left == 0:
@@ -116,8 +116,10 @@ def _own_interrupts() -> Iterator[None]:
     main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SystemExit as stop:  # How Ray Train ends when it was interrupted, with a status that says all went well.
+        raise KeyboardInterrupt from stop
     finally:
-        if main:
+        if main and before is not None:
             signal.signal(signal.SIGINT, before)
 
 

@@ -273,7 +273,7 @@ class Training:
         of_epoch = steps_of_epoch(clips, config.batch_size)
         part = clips if self.data.probe_part is None else len(self.data.probe_part)
         of_probe_epoch = PROBES_STEP * steps_of_epoch(part, config.batch_size)
-        left = (config.epochs - done.epoch) * of_epoch - done.step
+        left = float((config.epochs - done.epoch) * of_epoch - done.step)
         # Those elsewhere cost no steps here; what waiting for them takes is in the pace.
         if left > 0 and config.blend.probes != "spread":
             undecided = self.ahead.start_epoch if self.weights is None else self.ahead.end_epoch

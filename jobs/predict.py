@@ -28,7 +28,7 @@ from jobs.cli import JobError, Positional
 from jobs.cli import run as run_job
 from jobs.places import absolute
 from jobs.progress import progress
-from jobs.terminal import Result, asks_for_document, say_aside
+from jobs.terminal import Result, asks_for_document
 from pipelines.annotations.files import is_media, list_files
 from pipelines.decoder import DecodeJob, DecoderStartError, StoredClip, shared_decoder
 from pipelines.flow import prepared
@@ -83,7 +83,8 @@ def predict(
         crops: Of every window: the centre, or three places along the longer side of the picture.
         format: JSON lines, or a table for people; auto: a table on a terminal. With --json, neither: all lines are in
             the one document.
-        out: File to write the JSON lines to in place of standard output, whole or not at all.
+        out: File to write the JSON lines to in place of standard output, whole or not at all; a table that is asked for
+            is shown as well.
         device: Where the network computes.
         raft_weights: Weights of RAFT, for a run on such flow and a machine that cannot download them: path or URL.
         limits: What one file may cost; one that would cost more is an error. A whole file is one clip.
@@ -115,12 +116,11 @@ def predict(
             good, bad = good + ("error" not in found), bad + ("error" in found)
             if out or document:
                 kept.append(found)
-            if document or out:
-                if "error" in found:
-                    say_aside(table(found))
-            elif as_table:
+            if "error" in found and (document or out):
+                print(table(found), file=sys.stderr, flush=True)
+            elif as_table and not document:
                 print(table(found) + "\n", flush=True)
-            else:
+            elif not (document or out):
                 print(json.dumps(found, allow_nan=False), flush=True)
             shown.step(good + bad, total, f"{bad} failed" if bad else "")
     if out:

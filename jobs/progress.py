@@ -136,6 +136,9 @@ def _bar(title: str, unit: str, total: float | None) -> Iterator[Step]:
         done, whole, note = lately
         return in_words(done=done, total=whole, unit=unit, per_s=rate.at(done), note=note)
 
+    # Before the first step nothing is known: what was done earlier is no speed.
+    start = "" if total is None else in_words(done=0, total=total, unit=unit, per_s=None)
+
     columns = (
         shown.TextColumn("{task.description}", markup=False),
         shown.BarColumn(bar_width=24),
@@ -145,7 +148,7 @@ def _bar(title: str, unit: str, total: float | None) -> Iterator[Step]:
     # What is printed to standard output goes above the bar only where both are one screen, else where it always goes.
     both = sys.stdout.isatty()
     with shown.Progress(*columns, console=Console(stderr=True, highlight=False), redirect_stdout=both) as bar:
-        task = bar.add_task(title, total=total, words="" if total is None else words())
+        task = bar.add_task(title, total=total, words=start)
 
         def step(done: float, whole: float | None, note: str) -> None:
             lately[:] = [done, whole, note]

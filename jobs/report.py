@@ -80,16 +80,18 @@ def write_page(
     samples, answers, summary, said = (), None, None, [*notes, *differing_settings(runs)]
     tables = comparison_tables([run.result for run in runs])
     try:
-        place = data or data_of(runs)
-        samples, summary = describe_data(place, runs, clips_per_split)
-        asked = answering_run(runs, tables[0])
-        if samples and asked is not None and exists(f"{asked.directory}/{OUTPUTS_FILE}"):
-            answers = load_answers(asked, place, samples)
+        samples, summary = describe_data(data or data_of(runs), runs, clips_per_split)
     except (ValueError, OSError) as error:
         if data:
             raise
         # The runs can be looked at where their data cannot be reached; the page then says what it lacks.
         said.append(f"Sample clips and the data section are left out: {error}.")
+    asked = answering_run(runs, tables[0])
+    if samples and asked is not None and exists(f"{asked.directory}/{OUTPUTS_FILE}"):
+        try:
+            answers = load_answers(asked, data or data_of(runs), samples)
+        except (ValueError, OSError) as error:
+            said.append(f"What the heads say about the sample clips is left out: {error}.")
     return write_report(
         runs,
         out=out,

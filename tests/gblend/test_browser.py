@@ -93,13 +93,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def browser() -> Iterator[Any]:
     """One Chromium for all tests of this file."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium (extra `test`)")
+    common = pytest.importorskip("selenium.common")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     # No sandbox: containers run tests as root, and the pages are ours. Their /dev/shm is often too small.
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    except common.WebDriverException as error:
+        pytest.skip(f"{BROWSER} does not start here: {(error.msg or '').partition(chr(10))[0]}")
     try:
         yield driver
     finally:

@@ -194,7 +194,7 @@ def test_the_report_of_two_tasks_has_tables_and_panels_of_each(tmp_path):
     write_report(runs, out=page, title="Two tasks")
     text = (tmp_path / "report.html").read_text()
     assert re.findall(r"<h3>(.*?)</h3>", text)[:3] == ["accuracy of verb and noun together", "verb", "noun"]
-    for title in ("naive, verb", "naive, noun", "offline, verb: OGR = |O / G|", "offline, noun: O filled, G open"):
+    for title in ("naive, verb", "naive, noun", "offline, verb: OGR = |O / G|", "offline, noun: O against G"):
         assert title in text, title
     assert "For verb, trained alone" in text
     assert "Offline G-Blend for noun gives most to rgb (.70)" in text

@@ -148,7 +148,7 @@ def test_a_terminal_shows_a_bar_with_count_rate_and_time_left_below_the_lines():
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # a colour
     assert "━" in plain
-    assert re.search(r"count .*3 of 4 sheep, \d+\.\d sheep/s, 0:0\d left, all white", plain)
+    assert re.search(r"count .*[2-4] of 4 sheep, \d+\.\d sheep/s, 0:0\d left, all white", plain)
     assert [line.strip() for line in plain.splitlines() if re.match(r"sheep \d", line)] == [
         f"sheep {number}" for number in (1, 2, 3, 4)
     ]
