@@ -114,8 +114,10 @@ def test_a_group_measures_what_the_runs_own_workers_would_also_when_one_of_it_is
     with probe_groups(data, COMPUTE, say=said.append) as desk, killing("ray::_ProbeWorker.work") as killed:
         found = all_of(desk(task), 1)
     assert len(killed) == 1
-    assert len(said) == 1
-    assert said[0].startswith(f"the probe of {BRANCH} of run from epoch 0 starts again: ")
+    # on a slow machine the probes' progress is told too
+    begun_again = [line for line in said if " starts again: " in line]
+    assert len(begun_again) == 1
+    assert begun_again[0].startswith(f"the probe of {BRANCH} of run from epoch 0 ")
     assert found.keys() == {BRANCH}
     assert found[BRANCH].keys() == shared[BRANCH].keys()
     for name, values in found[BRANCH].items():
