@@ -16,6 +16,9 @@ from gblend.space import Draw
 SpaceOf = Callable[[Draw, TrainConfig, Sequence[str]], Candidate]
 """From the recipe's configuration and the names of all heads to a candidate."""
 
+CENTRES = ("optim.learning_rate", "optim.weight_decay")
+"""Drawn around the recipe's value; of all else that a space draws, the recipe's value counts for nothing."""
+
 
 def blends(draw: Draw, config: TrainConfig, heads: Sequence[str]) -> Candidate:
     """Schedules, estimators of weights and their rules, and the optimiser's settings."""

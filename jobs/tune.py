@@ -4,26 +4,21 @@ ray job submit --working-dir . -- \
     python -m jobs.tune small-cpu --data s3://b/data --out s3://b/sweep --num-samples 64 --workers 2
 """
 
-import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from typing import Literal
 
 from gblend.candidate import write_schedule
 from gblend.cluster import nodes, require_room
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.contest import contestants
 from gblend.data import load_run_data
 from gblend.heads import FUSED, head_names
 from gblend.importance import importance, why_not
 from gblend.judge import without_test
-from gblend.methods import check_methods
 from gblend.run_files import flat
 from gblend.runs import load_run
 from gblend.scores import metric_words
 from gblend.search_files import require_same_search, write_search
-from gblend.space import random_points
 from gblend.table_text import aligned, decimal, to_text
 from gblend.trial_files import RUN_DIRECTORY
 from gblend.trials import Trial, best_trial, worth_their_cost
@@ -36,11 +31,11 @@ from jobs.places import absolute
 from jobs.progress import progress
 from jobs.recipes import RECIPES
 from jobs.report import command_line
+from jobs.search_checks import require_not_drawn, require_readers_of, require_usable
 from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side
 from jobs.terminal import Result, say
 from jobs.trial import Search
-from schemas import Task
 
 COMPUTE = ComputeConfig()
 
@@ -65,7 +60,8 @@ def tune(
     the winner and its controls. The same command goes on with what was stopped.
 
     Args:
-        config: The recipe; every field is a flag, and what the space draws is drawn around it.
+        config: The recipe; every field that the space does not draw is a flag, and learning rate and weight decay are
+            drawn around it.
         data: Data set directory, as `gblend preprocess` writes it; it must have a validation split.
         out: Directory of the search: OUT/best.json, OUT/trials.parquet, OUT/report.html, OUT/trials/, OUT/final/.
             On several nodes, storage they share.
@@ -104,6 +100,7 @@ def tune(
         compute=compute,
     )
     require_readers_of(searched, num_samples, loaded.tasks)
+    require_not_drawn(searched, num_samples)
     settings = {
         **config.to_json(),
         "space": space,
@@ -158,50 +155,6 @@ def tune(
             "test": [table.to_json() for table in tables],
         },
     )
-
-
-def require_usable(
-    num_samples: int,
-    max_concurrent: int | None,
-    scheduler: str,
-    search: str,
-    seed: int,
-    final_seeds: tuple[int, ...],
-    config: TrainConfig,
-    compute: ComputeConfig,
-) -> None:
-    """Raise ``ValueError`` where no search could be right."""
-    if num_samples < 1:
-        raise ValueError(f"--num-samples must be at least 1, got {num_samples}")
-    if max_concurrent is not None and max_concurrent < 1:
-        raise ValueError(f"--max-concurrent must be at least 1, got {max_concurrent}")
-    if not final_seeds or seed in final_seeds:
-        raise ValueError(
-            f"--final-seeds must be one or more and not hold the seed of the search ({seed}), by which the winner was "
-            f"chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
-        )
-    if config.later:
-        raise ValueError("--later is not for a search: it is what a trial of a population ends with; leave it out")
-    if scheduler == "pbt" and search == "optuna":
-        raise ValueError("--scheduler pbt moves the settings itself; use --search random or grid for where it begins")
-    if scheduler == "pbt" and num_samples < 2:
-        raise ValueError(f"--scheduler pbt needs a population of --num-samples 2 or more, got {num_samples}")
-    if search == "optuna" and importlib.util.find_spec("optuna") is None:
-        raise ValueError("--search optuna needs the package optuna; pip install 'gblend[tune]', or use another search")
-    if compute.ingest == "ray":
-        raise ValueError("--ingest ray is not for a search: its trials leave no CPUs to read clips on; use torch")
-    if config.blend.probes == "spread":
-        raise ValueError("--blend.probes spread is not for a search: its trials share the machines already; use shared")
-
-
-def require_readers_of(search: Search, samples: int, tasks: Mapping[str, Task]) -> None:
-    """Raise ``ValueError`` where the recipe sets what a trial, or what it may be compared with, does not read."""
-    methods: dict[str, TrainConfig] = {}
-    for drawn in random_points(search.space_of, seed=search.seed, count=samples):
-        for each in contestants(drawn.made).values():
-            methods.setdefault(each.method, each.config(search.recipe))
-    for method, config in methods.items():
-        check_methods([method], search.modalities, config, tasks)
 
 
 def best_of(trials: list[Trial]) -> Trial:

@@ -110,6 +110,7 @@ def test_a_search_that_goes_on_may_find_another_winner(data, tmp_path):
     ("arguments", "message"),
     [
         (["--space", "weights", "--blend.smoothing", "0.3"], "blend.smoothing is read by tracked, online only, not by"),
+        (["--blend.first-epochs", "2"], "--blend.first-epochs 2 would not be used: --space blends draws it"),
         (["--later", "1 optim.learning_rate 0.1"], "--later is not for a search"),
         (["--final-seeds", "0"], "--final-seeds must be one or more and not hold the seed of the search (0)"),
         (["--scheduler", "pbt", "--num-samples", "1"], "--scheduler pbt needs a population of --num-samples 2 or more"),
