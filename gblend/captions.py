@@ -116,11 +116,10 @@ def _ogr_words(heads: Sequence[HeadEstimate]) -> str:
     words = []
     if len(ranked) > 1 and ranked[0].ogr > 0:
         slow, fast = ranked[0], ranked[-1]
-        words.append(
-            f"{fast.head} overfits {ogr_text(fast.ogr / slow.ogr)} times faster than {slow.head} "
-            f"(OGR {ogr_text(fast.ogr)} against {ogr_text(slow.ogr)}"
-            f"{', which the choice of clips may account for' if told_apart(slow, fast) is False else ''})"
-        )
+        times = ogr_text(fast.ogr / slow.ogr)
+        faster = f"as fast as {slow.head}" if times == "1.0" else f"{times} times faster than {slow.head}"
+        chance = ", which the choice of clips may account for" if told_apart(slow, fast) is False else ""
+        words.append(f"{fast.head} overfits {faster} (OGR {ogr_text(fast.ogr)} against {ogr_text(slow.ogr)}{chance})")
     else:
         words += [f"the OGR of {found.head} is {ogr_text(found.ogr)}" for found in ranked]
     words += [f"the OGR of the fused head is {ogr_text(found.ogr)}" for found in useful if found.head == FUSED]

@@ -61,9 +61,9 @@ def decide(results: Sequence[RunResult], table: ComparisonTable, advice: Advice)
 def choose(advice: Advice, table: ComparisonTable) -> Candidate | None:
     """The best single network on val, or that of one run where it is not worse there by more than noise."""
     best, cheap = advice.one_network, advice.one_run
-    if best is None or cheap is None or table.noise is None:
+    if best is None or cheap is None or table.val_noise is None:
         return best
-    return cheap if best.val - cheap.val < table.noise else best
+    return cheap if best.val - cheap.val < table.val_noise else best
 
 
 def rivals(chosen: Candidate, every: Sequence[Candidate], advice: Advice) -> list[Candidate]:
@@ -109,7 +109,7 @@ def _how_sure(gains: dict[str, Spread], table: ComparisonTable) -> str:
     if table.noise is None:
         return "Not known: one seed does not tell what chance makes of such a difference. Train two or more."
     if not gains:
-        return "There is nothing to compare it with: neither a single modality nor naive or equal training ran."
+        return "There is nothing to compare it with: no single modality, naive or equal training ran with its seeds."
     beyond = [name for name, gain in gains.items() if abs(gain.mean) >= table.noise]
     within = [name for name, gain in gains.items() if abs(gain.mean) < table.noise]
     parts = []

@@ -88,7 +88,9 @@ def _accuracy_panel(
         axes.set_yticks(range(len(rows)), [row.method for row in rows], color=INK)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.14)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        low, high = axes.get_xlim()  # room for numbers, beyond 1, where no metric can be
+        axes.set_xticks([tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= min(high, 1.0)])
+        axes.set_xlim(low, high)
         axes.xaxis.set_major_formatter(lambda value, _: decimal(value, 2))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

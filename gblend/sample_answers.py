@@ -90,8 +90,15 @@ def load_answers(run: Run, data: str, samples: Sequence[SampleClip]) -> SampleAn
             outputs = load_outputs(f"{run.directory}/{OUTPUTS_FILE}", key).get(kept)
             if outputs is None or not same_labels(outputs, index.labels[key].to_pylist()):
                 continue
+            primary, usable = run.result.primary, outputs.usable()
+            judged = None if primary in outputs.heads else answers_of(run, split=kept, task=key)
             for at, clip_id in places:
-                found.setdefault(clip_id, []).extend(_answers(run, outputs, at, key=key, task=task, split=kept))
+                said = {head: outputs.log_probs[row, at] for row, head in enumerate(outputs.heads) if usable[row, at]}
+                if judged is not None and judged.answered[at]:
+                    said[primary] = judged.log_probs[at]
+                truth = np.flatnonzero(outputs.labels[at]).tolist() if outputs.several else [int(outputs.labels[at])]
+                answers = [_answer(head_name(key, head), values, truth, task) for head, values in said.items()]
+                found.setdefault(clip_id, []).extend(answers)
     return SampleAnswers(
         run=run.name, method=run.result.method, clips={clip_id: tuple(said) for clip_id, said in found.items() if said}
     )
@@ -120,17 +127,6 @@ def same_labels(outputs: HeadOutputs, labels: Sequence[int | list[int] | None]) 
 def _of_ids(index: ClipIndex, ids: Sequence[str]) -> ClipIndex:
     wanted = set(ids)
     return index.take(np.array([clip_id in wanted for clip_id in index.clip_ids]))
-
-
-def _answers(run: Run, outputs: HeadOutputs, at: int, *, key: str, task: Task, split: str) -> list[HeadAnswer]:
-    usable = outputs.usable()
-    said = {head: outputs.log_probs[row, at] for row, head in enumerate(outputs.heads) if usable[row, at]}
-    if run.result.primary not in outputs.heads:
-        judged = answers_of(run, split=split, task=key)
-        if judged is not None and judged.answered[at]:
-            said[run.result.primary] = judged.log_probs[at]
-    truth = np.flatnonzero(outputs.labels[at]).tolist() if outputs.several else [int(outputs.labels[at])]
-    return [_answer(head_name(key, head), values, truth, task) for head, values in said.items()]
 
 
 def _answer(head: str, log_probs: np.ndarray, truth: Sequence[int], task: Task) -> HeadAnswer:

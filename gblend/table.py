@@ -108,6 +108,8 @@ class ComparisonTable:
     """The same for the choice of clips: 1.96 standard errors of the difference of two accuracies near the mean on so
     many clips. That the methods share the clips is not used, which errs towards calling a difference noise. None for a
     metric that is no share of the clips."""
+    val_noise: float | None
+    """As `noise`, of the validation split, on which methods are chosen."""
     clips: int
     """Clips of the split that runs were judged on, the fewest of any run; 0 without scores. Of the mean of
     several tasks' metrics, the tasks' clips added up."""
@@ -122,7 +124,7 @@ class ComparisonTable:
 
         Of a metric whose noise by the choice of clips is not known it is that of the seeds alone.
         """
-        return None if self.noise_95 is None else math.hypot(self.noise_95, self.clips_95 or 0.0)
+        return noise_of(self.noise_95, self.clips_95)
 
     @property
     def clips_words(self) -> str:
@@ -260,9 +262,7 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
                 seconds=spread(run.seconds for run in own).mean,
             )
         )
-    scored = [score for r in results if (score := r.scores.get(split, {}).get(r.primary)) is not None]
-    scored = [score for score in scored if score.count > 0 and math.isfinite(score.value)]
-    primaries = [(row.test if split == "test" else row.val).get(row.primary) for row in rows]
+    scored = _scored(results, split)
     return ComparisonTable(
         task=task,
         tasks=tasks,
@@ -270,8 +270,9 @@ def comparison_table(results: Sequence[RunResult], task: str = "") -> Comparison
         split=split,
         heads=head_order({*branches_of(h for r in results for h in r.heads), *(r.primary for r in results)}),
         best_single=best_single,
-        noise_95=_noise_95([found for found in primaries if found is not None and math.isfinite(found.mean)]),
+        noise_95=_noise_95(_primaries(rows, split)),
         clips_95=_clips_95(scored),
+        val_noise=noise_of(_noise_95(_primaries(rows, "val")), _clips_95(_scored(results, "val"))),
         clips=min((score.count for score in scored), default=0),
         min_seeds=min(len(row.seeds) for row in rows),
         rows=tuple(rows),
@@ -329,6 +330,27 @@ def _difference(own: dict[int, RunResult], against: str, other: dict[int, RunRes
     seeds = tuple(_comparable(own, other, split))
     paired = spread(_accuracy(own[seed], split) - _accuracy(other[seed], split) for seed in seeds)
     return Difference(against=against, seeds=seeds, values=paired.values, mean=paired.mean, sd=paired.sd)
+
+
+def noise_of(seeds_95: float | None, clips_95: float | None) -> float | None:
+    """Of seeds and clips together; None where one seed tells nothing.
+
+    >>> noise_of(0.03, 0.04), noise_of(0.03, None), noise_of(None, 0.04)
+    (0.05, 0.03, None)
+    """
+    return None if seeds_95 is None else math.hypot(seeds_95, clips_95 or 0.0)
+
+
+def _scored(results: Sequence[RunResult], split: str) -> list[HeadScore]:
+    """Finite scores on a split of what runs are judged by."""
+    found = [score for run in results if (score := run.scores.get(split, {}).get(run.primary)) is not None]
+    return [score for score in found if score.count > 0 and math.isfinite(score.value)]
+
+
+def _primaries(rows: Sequence[MethodRow], split: str) -> list[Spread]:
+    """The same over the seeds of each method."""
+    found = [(row.test if split == "test" else row.val).get(row.primary) for row in rows]
+    return [each for each in found if each is not None and math.isfinite(each.mean)]
 
 
 def _noise_95(scores: Sequence[Spread]) -> float | None:

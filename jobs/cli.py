@@ -22,7 +22,7 @@ from tyro.conf import Positional
 
 from jobs.terminal import Result, Speech, show, speaking
 
-__all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "main", "run"]
+__all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "main", "run", "split_speech"]
 
 Config = TypeVar("Config")
 
@@ -73,7 +73,7 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
     the first argument names one, and what that makes, with the settings of ``--schedule`` where the job has that, is
     the default of the function's argument ``config``.
     """
-    speech, arguments = _asked(sys.argv[1:] if argv is None else argv)
+    speech, arguments = split_speech(sys.argv[1:] if argv is None else argv)
     try:
         if recipes is not None:
             assert callable(job)
@@ -102,7 +102,7 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
 def main(argv: Sequence[str] | None = None) -> int:
     """``gblend JOB ...``: the same as ``python -m jobs.JOB ...``."""
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = _asked(given)[1]
+    arguments = split_speech(given)[1]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(getattr(module, name), rest, prog=f"gblend {name}", recipes=getattr(module, "RECIPES", None))
 
 
-def _asked(argv: Sequence[str]) -> tuple[Speech, list[str]]:
+def split_speech(argv: Sequence[str]) -> tuple[Speech, list[str]]:
     """How to speak, and what is left of a command line; behind ``--`` all words are the job's."""
     names = {f"--{each.name}": each.name for each in fields(Speech)}
     end = list(argv).index("--") if "--" in argv else len(argv)

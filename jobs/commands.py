@@ -1,17 +1,27 @@
-"""The command that trains given runs again, from their settings: recipe, data, methods, seeds, and a flag for each
-setting that is not the recipe's.
+"""Commands that a page names: the one that is running, and the one that trains given runs again, from their settings:
+recipe, data, methods, seeds, and a flag for each setting that is not the recipe's.
 """
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gblend.run_files import flat, with_defaults
 from gblend.runs import Run
+from jobs.cli import split_speech
 from jobs.recipes import RECIPES
 
 ABOUT_THE_RUN = ("name", "method", "seed", "data", "data_fingerprint")
 """In ``config.json`` beside the settings of `TrainConfig`."""
+
+
+def command_line() -> str:
+    """The command that is running, as somebody would type it anywhere, however it was to speak."""
+    program = Path(sys.argv[0])
+    called = f"python -m jobs.{program.stem}" if program.suffix == ".py" else program.name
+    return shlex.join([*called.split(), *split_speech(sys.argv[1:])[1]])
 
 
 def train_commands(runs: Sequence[Run]) -> list[str]:

@@ -20,9 +20,10 @@ from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
 from jobs.cache import with_cache
 from jobs.cli import Flat, run
+from jobs.commands import command_line
 from jobs.places import absolute
 from jobs.recipes import RECIPES
-from jobs.report import command_line, write_page
+from jobs.report import write_page
 from jobs.terminal import Result, say
 from jobs.train import carry_out
 

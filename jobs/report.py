@@ -7,7 +7,6 @@ ray job submit --working-dir . -- \
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from gblend.config import InputConfig
@@ -116,13 +115,6 @@ def differing_settings(runs: list[Run]) -> list[str]:
     return [
         f"These runs differ in {', '.join(differing)}, not in method and seed alone: differences are not the methods'."
     ]
-
-
-def command_line() -> str:
-    """The command that is running, as somebody would type it anywhere."""
-    program = Path(sys.argv[0])
-    called = f"python -m jobs.{program.stem}" if program.suffix == ".py" else program.name
-    return shlex.join([*called.split(), *sys.argv[1:]])
 
 
 def data_of(runs: list[Run]) -> str:

@@ -15,10 +15,11 @@ from gblend.runs import load_run
 from gblend.worker import Plan, describe, make_plan, train_runs
 from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
+from jobs.commands import command_line
 from jobs.places import absolute
 from jobs.progress import progress
 from jobs.recipes import RECIPES
-from jobs.report import command_line, write_page
+from jobs.report import write_page
 from jobs.session import connect
 from jobs.terminal import Result, say
 

@@ -26,11 +26,11 @@ from gblend.tuning_page import write_tuning_page
 from gblend.worker import make_plan
 from jobs.cache import with_cache
 from jobs.cli import Flat, JobError, run
+from jobs.commands import command_line
 from jobs.final import compare_rows, plan_rows, train_rows
 from jobs.places import absolute
 from jobs.progress import progress
 from jobs.recipes import RECIPES
-from jobs.report import command_line
 from jobs.search_checks import require_not_drawn, require_readers_of, require_usable
 from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side

@@ -11,7 +11,7 @@ from tests.gblend.test_advice import runs
 
 def decision(results, *, noise=None):
     table = comparison_table(results)
-    judged = table if noise is None else replace(table, noise_95=noise, clips_95=0.0)
+    judged = table if noise is None else replace(table, noise_95=noise, clips_95=0.0, val_noise=noise)
     return decide(results, judged, advise(results, table))
 
 
@@ -34,6 +34,14 @@ def test_what_one_run_gives_is_used_while_it_is_within_noise_of_the_best():
         "within noise, and takes 3.0 times the training."
     )
     assert found.cost == "12 branch epochs, 30 s for its own part of a run here; 1.0 times naive training."
+
+
+def test_what_is_chosen_on_val_goes_by_the_noise_of_val():
+    results = [*runs(0), *runs(1)]
+    table = replace(comparison_table(results), noise_95=0.5, clips_95=0.5, val_noise=0.03)
+    chosen = choose(advise(results, table), table)
+    assert chosen is not None
+    assert chosen.method == "pretrain"
 
 
 def test_distances_beyond_noise_are_told_from_those_within():

@@ -200,6 +200,18 @@ def test_one_run_alone_has_an_accuracy_figure():
     assert {"naive", ".250"} <= set(texts(svg))
 
 
+def test_the_accuracy_axis_ends_where_accuracy_does():
+    table = comparison_table([result("naive", seed, {"fused": value}) for seed, value in enumerate((0.5, 1.0))])
+    (svg,) = accuracy_figure(table).panels
+    ticks = [float(text) for text in texts(svg) if re.fullmatch(r"\d?\.\d\d", text)]
+    assert max(ticks) <= 1.0
+
+
+def test_heads_of_one_ogr_overfit_as_fast_as_each_other():
+    caption = ogr_caption([offline(o=(0.201, 0.2, 0.4), g=(0.4, 0.4, 0.5))])
+    assert "rgb overfits as fast as flow (OGR 0.50 against 0.50" in caption
+
+
 def test_ogr_caption_names_the_fastest_and_the_slowest_with_the_factor():
     assert "flow overfits 3.0 times faster than rgb (OGR 1.5 against 0.50)" in ogr_caption([offline()])
     assert "Eq. 3" in ogr_caption([offline()])

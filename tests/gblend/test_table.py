@@ -290,6 +290,17 @@ def test_noise_of_seeds_and_of_clips_add_as_variances():
     assert table.noise == pytest.approx(math.sqrt(table.noise_95**2 + table.clips_95**2))
 
 
+def test_the_noise_of_val_is_that_of_the_same_scores_on_test():
+    values = {"naive": (0.5, 0.58), "equal": (0.61, 0.6)}
+    runs = [
+        result(method, seed, {"fused": 0.7}, val={"fused": value})
+        for method, each in values.items()
+        for seed, value in enumerate(each)
+    ]
+    same = [result(run.method, run.seed, {"fused": run.scores["val"]["fused"].value}) for run in runs]
+    assert tables.comparison_table(runs).val_noise == pytest.approx(tables.comparison_table(same).noise)
+
+
 def test_one_seed_leaves_the_noise_unknown():
     runs = [result(method, 0, {"fused": accuracy}) for method, accuracy in (("naive", 0.5), ("equal", 0.9))]
     assert tables.comparison_table(runs).noise is None

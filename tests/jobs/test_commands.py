@@ -5,7 +5,7 @@ from pathlib import Path
 from gblend.config import TrainConfig
 from gblend.runs import load_run
 from jobs.cli import Flat, run
-from jobs.commands import train_commands
+from jobs.commands import command_line, train_commands
 from jobs.recipes import RECIPES, paper_r3d50
 from tests.gblend.synthetic import result, write_run
 
@@ -59,3 +59,8 @@ def test_runs_of_other_settings_have_a_line_of_their_own_and_of_other_recipes_no
     first, second = train_commands(runs)
     assert "--methods naive --seeds 0" in first
     assert second.endswith("--methods equal --seeds 0 --epochs 2")
+
+
+def test_the_command_that_is_running_is_named_without_how_it_was_to_speak(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/gblend", "train", "--quiet", "small-cpu", "--out", "a b", "--json"])
+    assert command_line() == "gblend train small-cpu --out 'a b'"
