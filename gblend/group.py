@@ -75,7 +75,7 @@ def in_group(
                     callbacks=[*callbacks, *([_Failures(lines)] if compute.restarts else [])],
                 ),
             )
-            with _own_interrupts():
+            with own_interrupts():
                 trainer.fit()
 
         try:
@@ -111,7 +111,7 @@ def fitted(fit: Callable[[int], None], *, restarts: int, lines: Lines) -> None:
 
 
 @contextmanager
-def _own_interrupts() -> Iterator[None]:
+def own_interrupts() -> Iterator[None]:
     """Put back what Ctrl-C does: Ray Train's way holds on to its controller, and does nothing when that has ended."""
     main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
     try:

@@ -1,12 +1,15 @@
-"""A group whose worker is lost as it begins, which Ray Train takes for an error of its own."""
+"""What Ray Train leaves to us: a worker that is lost as its group begins, and Ctrl-C."""
 
+import os
+import signal
+import time
 import weakref
 
 import pytest
 import ray.train
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from gblend.group import fitted
+from gblend.group import fitted, own_interrupts
 from gblend.lines import LOST, Lines
 
 
@@ -77,3 +80,19 @@ def test_an_error_does_not_keep_alive_what_the_attempt_held():
         fitted(fit, restarts=0, lines=Said())
     assert raised.value.__cause__ is not None
     assert held[0]() is None
+
+
+def test_ctrl_c_is_an_interruption_though_ray_train_ends_as_if_all_went_well_and_works_again_afterwards():
+    def ended_by_ray(*_: object) -> None:
+        raise SystemExit(0)
+
+    def fit() -> None:
+        with own_interrupts():
+            signal.signal(signal.SIGINT, ended_by_ray)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)  # ended by the signal
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert signal.getsignal(signal.SIGINT) is before

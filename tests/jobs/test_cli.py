@@ -38,6 +38,15 @@ def test_a_misspelt_flag_exits_2_with_a_suggestion(capsys):
     assert "--rate" in capsys.readouterr().err
 
 
+def test_an_interrupted_job_says_so_in_a_line_and_exits_130(capsys):
+    def interrupted() -> str:
+        """Be interrupted."""
+        raise KeyboardInterrupt
+
+    assert run(interrupted, []) == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
 def test_help_shows_the_documentation_of_the_function(capsys):
     assert run(work, ["--help"], prog="gblend work") == 0
     out = capsys.readouterr().out
