@@ -87,6 +87,11 @@ def measure_samples(
             if not isinstance(logits, Mapping):
                 raise ValueError(f"the network must answer with a dict, logits by head; got {type(logits).__name__}")
             for head, values in logits.items():
+                if not isinstance(labels, Tensor) and head not in labels:
+                    raise ValueError(
+                        f"labels must have one entry for every head, and there is none for {head}; they have "
+                        f"{', '.join(labels) or 'none'}"
+                    )
                 label = labels if isinstance(labels, Tensor) else labels[head]
                 each = loss(values, label)
                 if not (isinstance(each, Tensor) and each.shape == label.shape[:1]):

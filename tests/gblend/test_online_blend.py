@@ -251,6 +251,13 @@ def test_a_network_that_answers_with_a_tensor_is_refused():
     )
 
 
+def test_labels_that_lack_a_head_are_refused():
+    refused(
+        r"labels must have one entry for every head, and there is none for \w+; they have other",
+        forward=lambda network, batch: (network(*batch[:-1]), {"other": batch[-1]}),
+    )
+
+
 def test_weights_in_the_middle_of_a_super_epoch_need_its_estimate():
     refused("epoch 2 is within the super-epoch that began at 0", epoch=2)
 
