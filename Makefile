@@ -11,7 +11,8 @@ export OMP_NUM_THREADS ?= 1
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "the pinned packages exist for Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "the pinned packages exist for Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.11")'
+	@echo 'installing the pinned packages into $(VENV): about 5 minutes, 7.6 GB'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt setuptools wheel
 	$(VENV)/bin/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'

@@ -20,6 +20,9 @@ PROBES_STEP = 2.0
 REFIT_STEP = 1 / 3
 """Those that a step of the refitted head takes: a forward pass, of about a third of a step's work."""
 
+BRANCH_EPOCH = "each is one network, or one branch of it in a probe, trained for one epoch"
+"""The unit, in words."""
+
 SAY_EVERY_S = 60.0
 """Between two lines about where a run is."""
 
@@ -116,6 +119,24 @@ class Pace:
         if self.first_s is None or self.steps == 0.0:
             return "an unknown time"
         return f"about {duration((self.clock() - self.first_s) / self.steps * steps)}"
+
+
+def rest_in_words(*, seconds: float, spent: float, costs: float) -> str:
+    """How long a list of runs will go on, to be said behind one that has finished; nothing where that is not known.
+
+    Args:
+        seconds: What the finished runs took, in whatever process.
+        spent: Branch-epochs of these.
+        costs: Of the whole list.
+
+    >>> rest_in_words(seconds=60.0, spent=20.0, costs=120.0)
+    '; all that is left: about 5 min'
+    >>> rest_in_words(seconds=60.0, spent=120.0, costs=120.0), rest_in_words(seconds=0.0, spent=0.0, costs=120.0)
+    ('', '')
+    """
+    if not 0.0 < spent < costs:
+        return ""
+    return f"; all that is left: about {duration(seconds / spent * (costs - spent))}"
 
 
 def duration(seconds: float) -> str:

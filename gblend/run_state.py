@@ -67,8 +67,10 @@ def how_far(progress: Progress, start_epoch: int, epochs: int) -> str:
 
     >>> how_far(Progress(epoch=5, step=40), 4, 3)
     '1 of 3 epochs and 40 steps'
+    >>> how_far(Progress(epoch=5, step=1), 4, 3)
+    '1 of 3 epochs and 1 step'
     """
-    steps = f" and {progress.step} steps" if progress.step else ""
+    steps = f" and {progress.step} step{'s' if progress.step > 1 else ''}" if progress.step else ""
     return f"{progress.epoch - start_epoch} of {epochs} epochs{steps}"
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from gblend.methods import ENSEMBLES
 from gblend.records import (
     EpochRecord,
     EstimateRecord,
@@ -42,7 +43,7 @@ def load_run(directory: str, predict_by: str | None = None) -> Run:
     if not exists(directory):
         raise ValueError(f"{directory} does not exist; give a run directory or a comparison directory")
     if not exists(f"{base}/result.json"):
-        raise ValueError(f"{directory} holds no result.json; is it a run directory, and has its run finished?")
+        raise ValueError(f"{directory} holds no result.json; {_remedy(base)}")
     result = read_result(f"{base}/result.json")
     try:
         return Run(
@@ -72,6 +73,17 @@ def unfinished_runs(directory: str) -> tuple[str, ...]:
     """Runs of a comparison directory without a ``result.json``: `load_runs` leaves them out, so a caller can say so."""
     base = directory.rstrip("/")
     return tuple(name for name in _run_names(directory) if not exists(f"{base}/runs/{name}/result.json"))
+
+
+def _remedy(base: str) -> str:
+    """What to name in place of a directory that is no run: of a comparison, a run, one with a network if there is."""
+    if not is_directory(f"{base}/runs"):
+        return "is it a run directory, and has its run finished?"
+    unfinished = unfinished_runs(base)
+    finished = sorted(set(_run_names(base)) - set(unfinished), key=lambda name: (name.startswith(ENSEMBLES), name))
+    if not finished:
+        return "it is a comparison of which no run has finished; let one finish, and name that"
+    return f"it is a comparison: name one of its runs, such as {base}/runs/{finished[0]}"
 
 
 def _run_names(directory: str) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from gblend.batches import training_batches
 from gblend.cluster import hint, node_here, nodes, require_room
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.cost import branch_epochs
+from gblend.cost import branch_epochs, rest_in_words
 from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
@@ -220,6 +220,7 @@ def _work(job: dict) -> None:
     lines: Lines = job["lines"]
     done, total = 0, sum(len(plan.places) for plan in plans)
     spent, cost, costs = 0.0, 0.0, sum(plan.branch_epochs for plan in plans)
+    seconds = 0.0
 
     def step(share: float, where: str) -> None:
         lines.step(spent + share * cost, costs, where)
@@ -241,9 +242,11 @@ def _work(job: dict) -> None:
             cost = plan.costs.get(run, 0.0)
             needed = needed_runs(run, data.modalities, plan.config)
             result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
-            done, spent = done + 1, spent + cost
+            done, spent, seconds = done + 1, spent + cost, seconds + (result.seconds if cost else 0.0)
             if ray.train.get_context().get_world_rank() == 0:
-                lines.put(f"[{done}/{total}] {describe(result)}")
+                # A bar has said so already.
+                rest = "" if lines.counted else rest_in_words(seconds=seconds, spent=spent, costs=costs)
+                lines.put(f"[{done}/{total}] {describe(result)}{rest}")
             ray.train.report({"finished": done, "run": run.name})
 
 

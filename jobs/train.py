@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gblend.candidate import read_schedule
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.cost import BRANCH_EPOCH
 from gblend.group import delete_ray_directories
 from gblend.records import RunResult, to_json
 from gblend.runs import load_run
@@ -88,7 +89,7 @@ def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequenc
         pending = sum(each.pending for each in plans)
         runs = "1 run" if pending == 1 else f"{pending} runs"
         cost = sum(each.branch_epochs for each in plans)
-        say(f"to train: {runs}, {cost:.4g} branch-epochs")
+        say(f"to train: {runs}, {cost:.4g} branch-epochs ({BRANCH_EPOCH})")
         with progress("train", "branch-epochs", total=cost) as shown, connect():
             step = shown.step if shown.live else None
             try:

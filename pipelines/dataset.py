@@ -108,7 +108,7 @@ def preprocess(
                 left_s = (manifest.table.num_rows - sum(tally.status.values())) / rate
                 say(
                     f"preprocess: {len(tally.ledgers)}/{len(plans)} shards, {tally.status['ok']} clips ok, "
-                    f"{tally.status['failed']} failed, {rate:.1f} clips/s, {left_s / 60:.0f} min left"
+                    f"{tally.status['failed']} failed, {rate:.1f} clips/s{_left(left_s)}"
                 )
             if tally.status["failed"] > allowed:
                 break
@@ -118,6 +118,17 @@ def preprocess(
         if count == 0:
             say(f"preprocess: warning: not one clip has {modality}")
     return summary
+
+
+def _left(seconds: float) -> str:
+    """What a line about progress ends with.
+
+    >>> _left(600.0), _left(119.0), _left(0.0)
+    (', 10 min left', ', 119 s left', '')
+    """
+    if seconds < 0.5:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
 
 
 def _prepared(before: Before, todo: list[ShardPlan]) -> FeatureSpec:

@@ -91,7 +91,7 @@ def test_lines_come_now_and_then_and_say_where_the_run_is(tmp_path, monkeypatch)
     moments = [done for done, line in lines]
     assert moments[0] == 2
     assert all(STEP_S * (b - a) >= 60 for a, b in pairwise(moments))
-    assert lines[1][1] == "equal seed 0: 1 of 3 epochs and 1 steps (3 an epoch), about 4 min left"
+    assert lines[1][1] == "equal seed 0: 1 of 3 epochs and 1 step (3 an epoch), about 4 min left"
 
 
 def test_what_an_estimate_will_cost_is_said_before_it_begins(tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_gone_on_from(stopped,
     said: list[str] = []
     carry_out("equal", stopped, said=said)
     assert said[0].startswith(f"{newest} is not used: shared.pt has ")
-    assert said[1:] == ["equal seed 0 was stopped and goes on: 1 of 3 epochs and 1 steps"]
+    assert said[1:] == ["equal seed 0 was stopped and goes on: 1 of 3 epochs and 1 step"]
     assert_same_run(stopped, undisturbed_runs.run("equal"))
 
 

@@ -154,7 +154,7 @@ def test_one_worker_goes_on_with_a_run_of_three_where_that_is_allowed(place, mon
     monkeypatch.setattr(training, "train_together", watched)
     result = carry_out(run, missing="zero", said=(said := []), min_workers=1)
     assert (result.workers, result.earlier_workers) == (1, (3,))
-    assert said[0] == "online seed 0 was stopped and goes on: 0 of 3 epochs and 1 steps"
+    assert said[0] == "online seed 0 was stopped and goes on: 0 of 3 epochs and 1 step"
     done, drawn = first_batches
     whole = training_batches(22, batch_size=7, entropy=(0, 0, 0), rank=0, world=1)
     assert (done, drawn) == (1, [clip for batch in whole[1:] for clip in batch])
