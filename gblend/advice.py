@@ -49,7 +49,8 @@ class WeightsGain:
     method: str
     """``offline``, ``online`` or ``tracked``."""
     way: str
-    """The way in which equal weights are best on the validation split, of those both have."""
+    """What methods are judged by or, where one of the two cannot be read so, the way in which equal weights are best on
+    the validation split."""
     gain: Spread
     """Metric minus that of equal weights, paired by seed."""
     times: float
@@ -91,7 +92,7 @@ def advise(results: Sequence[RunResult], table: ComparisonTable) -> Advice:
         any_cost=_best(found, lambda each: True),
         single=_best(found, lambda each: each.method == table.best_single),
         left_out=tuple(dict.fromkeys(each.method for each in every if each.method not in compared)),
-        gains=_gains(found),
+        gains=_gains(found, table),
     )
 
 
@@ -138,13 +139,15 @@ def _best(found: Sequence[Candidate], allowed: Callable[[Candidate], bool]) -> C
     return max(filter(allowed, found), key=lambda each: (each.val, -each.branch_epochs), default=None)
 
 
-def _gains(found: Sequence[Candidate]) -> tuple[WeightsGain, ...]:
+def _gains(found: Sequence[Candidate], table: ComparisonTable) -> tuple[WeightsGain, ...]:
+    row = table.row("equal")
     equal = {each.way: each for each in found if each.method == "equal"}
     gains = []
     for method in ESTIMATORS:
         own = {each.way: each for each in found if each.method == method}
         both = [each for way, each in equal.items() if way in own and _shared(each, own[way])]
-        base = _best(both, lambda _: True)
+        judged = [each for each in both if row is not None and each.way == row.primary]
+        base = _best(judged or both, lambda _: True)
         if base is None:
             continue
         other = own[base.way]

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,11 +131,25 @@ class Step:
     heads: tuple[HeadEstimate, ...]
     """The fused head last."""
     reasons: tuple[str, ...]
-    """What decided the weights besides the plain formula; empty where nothing did."""
+    """What decided the weights besides the plain formula, and of which seeds; empty where nothing did."""
     unit: str
     """Of O and G: that of the loss, or what is measured in its place: error rate, of several labels 1 − LRAP."""
     warnings: tuple[str, ...]
     """Why the weights may mean little, of every estimate that says so."""
+
+
+def _reasons(by_reason: Mapping[str, Sequence[int]], *, seeds: int) -> tuple[str, ...]:
+    """Each reason with the seeds it holds for, unless those are all.
+
+    >>> _reasons({"G is 0: rgb": [0, 1], "shrunk by .3": [1]}, seeds=2)
+    ('G is 0: rgb', 'seed 1: shrunk by .3')
+    """
+    return tuple(
+        reason
+        if len(of) == seeds
+        else f"{'seed' if len(of) == 1 else 'seeds'} {', '.join(map(str, sorted(of)))}: {reason}"
+        for reason, of in by_reason.items()
+    )
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
@@ -227,13 +241,17 @@ def estimate_steps(runs: Sequence[Run], task: str = "") -> tuple[Step, ...]:
                     generalization_se=tuple(estimate.generalization_se[i] for estimate, i in rows),
                 )
             )
-        reasons = tuple(dict.fromkeys(estimate.reason for estimate in here if estimate.reason))
+        by_reason: dict[str, list[int]] = {}
+        for run in runs:
+            for estimate in run.estimates:
+                if estimate.reason and estimate.epoch == epoch and key_of(estimate.heads[0]) == task:
+                    by_reason.setdefault(estimate.reason, []).append(run.result.seed)
         steps.append(
             Step(
                 epoch=epoch,
                 end_epoch=max(following, epoch),
                 heads=tuple(heads),
-                reasons=reasons,
+                reasons=_reasons(by_reason, seeds=len(here)),
                 unit=MEASURED[unit] if any(estimate.measure == "accuracy" for estimate in here) else unit,
                 warnings=tuple(warning for estimate in here for warning in estimate.warnings),
             )

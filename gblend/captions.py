@@ -161,8 +161,10 @@ def weights_caption(runs: Sequence[Run]) -> str:
             text += f" in the first super-epoch and in the last {kept} to {last.head} ({decimal(last.mean_weight, 2)})"
         parts.append(f"{text}.")
         reasons = list(dict.fromkeys(reason for step in steps for reason in step.reasons))
-        if reasons:
-            parts.append(f"Beyond the plain formula: {'; '.join(reasons)}.")
+        if len(reasons) == 1:
+            parts.append(f"Beyond the plain formula: {reasons[0]}.")
+        elif reasons:
+            parts.append("What decided beyond the plain formula stands beside the numbers above.")
         warnings = [warning for step in steps for warning in step.warnings]
         if warnings:
             more = f", and {len(warnings) - 1} more like it" if len(warnings) > 1 else ""

@@ -1,8 +1,8 @@
 """Which classes are taken for which others, by what predicts: rows are what clips are, columns what they are called.
 
-Read from what finished runs said about every clip (`gblend.outputs`): those of the joint method that is best on the
-validation split, so that the split shown does not choose what is shown, or without one those of the best single
-modality. Seeds are added up. Of hundreds of classes those with the largest confusions are shown and the others become
+Read from what finished runs said about every clip (`gblend.outputs`): those of the joint method that is recommended,
+which the validation split has chosen and not the split shown, or without one those of the best single modality. Seeds
+are added up. Of hundreds of classes those with the largest confusions are shown and the others become
 one column.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.per_class import answers_of, best_joint
+from gblend.per_class import answers_of, shown_joint
 from gblend.runs import Run
 from gblend.table import ComparisonTable
 
@@ -73,7 +73,7 @@ def load_confusion(runs: Sequence[Run], table: ComparisonTable, class_names: Seq
         table: Of the same runs and of one task.
         class_names: In the order of the labels; None: numbers.
     """
-    method = best_joint(table) or table.best_single
+    method = shown_joint(runs, table) or table.best_single
     row = None if method is None else table.row(method)
     chosen = [run for run in runs if run.result.method == method]
     counts = None

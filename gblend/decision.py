@@ -13,7 +13,7 @@ from gblend.advice import Advice, Candidate, candidates
 from gblend.records import RunResult
 from gblend.table import ComparisonTable, Spread, spread
 from gblend.table_text import decimal, with_sd
-from gblend.words import WAYS, capital, distance, listed, method_name
+from gblend.words import WAYS, agree, capital, distance, listed, method_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,10 +91,12 @@ def _why(chosen: Candidate, advice: Advice, table: ComparisonTable) -> str:
     best = advice.one_network
     if best is None or (best.method, best.way) == (chosen.method, chosen.way):
         return f"No other single network has a higher validation {table.measure}."
+    share = chosen.branch_epochs / best.branch_epochs
+    cheaper = f", with {decimal(share, 2)} of the training" if share < 0.995 else ""
+    more = f"{agree(best.method, 'has', 'have')} {decimal(best.val - chosen.val)} more"
     return (
-        f"{capital(name_of(best))}{_read(best)} is {decimal(best.val - chosen.val)} higher in validation "
-        f"{table.measure}, which is within noise, and takes "
-        f"{decimal(best.branch_epochs / chosen.branch_epochs, 1)} times the training."
+        f"{capital(name_of(best))}{_read(best)} {more} validation {table.measure}, which is within noise. Of two so "
+        f"close this one is used: a single training run gives it{cheaper}."
     )
 
 

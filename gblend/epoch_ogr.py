@@ -128,10 +128,10 @@ def epoch_caption(runs: Sequence[Run]) -> str:
 def _costly_words(head: str, found: EpochRatios) -> str:
     epoch = found.costly_epoch
     if epoch is not None:
-        return f"{head} first pays that or more in epoch {epoch}"
+        return f"the OGR of {head} first reaches 1 in epoch {epoch}"
     if np.isnan(found.ogr).all():
         return f"{head} gave no OGR"
-    return f"{head} stays below it in all {found.epochs[-1]} epochs"
+    return f"that of {head} stays below 1 in all {found.epochs[-1]} epochs"
 
 
 def _ogr_limits(found: Sequence[EpochRatios]) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """What a joint network wins and loses class by class against the best single modality (the paper's Fig. 6).
 
-Read from what finished runs said about every clip (`gblend.outputs`), on clips that both networks can answer for. Both
-methods are chosen on the validation split, so that the split shown does not choose what is shown.
+Read from what finished runs said about every clip (`gblend.outputs`), on clips that both networks can answer for. The
+joint method is the one that the page recommends (`gblend.decision`). Both methods are chosen on the validation split,
+so that the split shown does not choose what is shown.
 """
 
 import math
@@ -12,6 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gblend.advice import advise
+from gblend.decision import choose
 from gblend.metrics import rank_clips
 from gblend.outputs import load_outputs
 from gblend.predictions import Said, choice_of, ways
@@ -43,7 +46,7 @@ class ClassGains:
     """All classes that have clips, the largest gain first."""
 
     joint: str
-    """The joint method that is best on the validation split."""
+    """The joint method, as `shown_joint` says."""
     single: str
     """The best single modality's method."""
     split: str
@@ -73,15 +76,15 @@ class ClassAnswers:
 
 
 def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None) -> ClassGains | None:
-    """The gains of the best joint method; None where there is no joint method, no single modality, or no clip to
-    compare it on.
+    """The gains of the joint method that is shown; None where there is none, no single modality, or no clip to compare
+    it on.
 
     Args:
         runs: As read by `gblend.runs`.
         table: Of the same runs and of one task.
         class_names: In the order of the labels; None: numbers.
     """
-    joint = best_joint(table)
+    joint = shown_joint(runs, table)
     if joint is None or table.best_single is None:
         return None
     methods = (joint, table.best_single)
@@ -122,8 +125,14 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
     )
 
 
-def best_joint(table: ComparisonTable) -> str | None:
-    """The method on all modalities that predicts best on the validation split, by its mean."""
+def shown_joint(runs: Sequence[Run], table: ComparisonTable) -> str | None:
+    """The method on all modalities whose answers are looked at: the one that is recommended, or where that is a single
+    modality the one that predicts best on the validation split, by its mean.
+    """
+    results = [run.result for run in runs]
+    recommended = choose(advise(results, table), table)
+    if recommended is not None and not recommended.method.startswith("uni:"):
+        return recommended.method
     rows = [row for row in table.rows if not row.method.startswith("uni:")]
     scored = {row.method: row.val[row.primary].mean for row in rows if row.primary in row.val}
     finite = [method for method, value in scored.items() if math.isfinite(value)]

@@ -35,6 +35,9 @@ from gblend.verdict import verdict
 from gblend.ways import way_cells, way_rows
 from gblend.words import ogr_text
 
+NOT_SET = {"null", "[]", "{}", ""}
+"""Values that say nothing."""
+
 
 def write_report(
     runs: Sequence[Run],
@@ -132,16 +135,17 @@ def render_report(
 
 
 def settings(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Every setting of the runs by dotted name; where runs differ, each value once.
+    """Every setting of the runs by dotted name; where runs differ, each value once. Those that are not set in any run
+    are left out.
 
-    >>> settings([{"optim": {"lr": 0.1}, "seed": 0}, {"optim": {"lr": 0.1}, "seed": 1}])
+    >>> settings([{"optim": {"lr": 0.1}, "seed": 0, "cap": None}, {"optim": {"lr": 0.1}, "seed": 1, "cap": None}])
     [('optim.lr', '0.1'), ('seed', '0 · 1')]
     """
     found: dict[str, dict[str, None]] = {}
     for config in configs:
         for key, value in _flat(config):
             found.setdefault(key, {})[value] = None
-    return [(key, " · ".join(values)) for key, values in found.items()]
+    return [(key, " · ".join(values)) for key, values in found.items() if not set(values) <= NOT_SET]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

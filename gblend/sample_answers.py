@@ -17,7 +17,7 @@ from gblend.heads import by_key, head_name
 from gblend.labels import leave_out_unlabelled
 from gblend.methods import ENSEMBLES
 from gblend.outputs import HELDOUT, HeadOutputs, load_outputs
-from gblend.per_class import answers_of, best_joint
+from gblend.per_class import answers_of, shown_joint
 from gblend.records import read_json
 from gblend.run_files import HOLDOUT_FILE, OUTPUTS_FILE
 from gblend.runs import Run
@@ -53,12 +53,12 @@ class SampleAnswers:
 
 
 def answering_run(runs: Sequence[Run], table: ComparisonTable) -> Run | None:
-    """The run whose answers are shown: of the best joint method on val that trains a network, else the best single
-    modality, the first seed.
+    """The run whose answers are shown: of the joint method that is recommended, if it trains a network, else of the
+    best single modality, the first seed.
     """
     networks = [run for run in runs if run.result.method not in ENSEMBLES]
     methods = {run.result.method for run in networks}
-    best = best_joint(table)
+    best = shown_joint(runs, table)
     joint = [row.method for row in table.rows if not row.method.startswith("uni:") and row.method in methods]
     named = [best] if best in methods else [*joint, table.best_single, *methods]
     chosen = next((name for name in named if name in methods), None)

@@ -52,8 +52,14 @@ class DatasetSummary:
     """Per stored modality, its settings."""
     shards: int
     """Number of shards."""
+
     versions: dict[str, str]
     """Of the libraries that decided the stored values."""
+
+    @property
+    def complete(self) -> bool:
+        """No clip of the manifest is missing in the shards."""
+        return not any(counts["failed"] + counts["skipped"] for counts in self.counts.values())
 
 
 def summarize_dataset(data: str) -> DatasetSummary:

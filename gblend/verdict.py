@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gblend.heads import FUSED
 from gblend.table import ComparisonTable, MethodRow
 from gblend.table_text import decimal, with_sd
-from gblend.words import capital, distance, listed, method_name, seeds_words
+from gblend.words import agree, capital, distance, listed, method_name, seeds_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +40,16 @@ def verdict(table: ComparisonTable, by_task: Sequence[ComparisonTable] = ()) -> 
     top, best = max(scored, key=lambda item: item[1].mean)
     result = f"{with_sd(best.mean, best.sd)} {table.split} {table.measure}"
     if len(scored) == 1:
-        headline = f"{capital(method_name(top.method))} reaches {result} ({seeds_words(len(top.seeds))})."
+        reaches = agree(top.method, "reaches", "reach")
+        headline = f"{capital(method_name(top.method))} {reaches} {result} ({seeds_words(len(top.seeds))})."
         return Verdict(headline=headline, facts=_headlines(by_task), caution=_caution(table))
     next_row, following = max((item for item in scored if item[0] is not top), key=lambda item: item[1].mean)
     lead = best.mean - following.mean
-    behind = "is level with it" if decimal(lead) == ".000" else f"is {decimal(lead)} behind"
+    lag = "level with it" if decimal(lead) == ".000" else f"{decimal(lead)} behind"
+    behind = f"{agree(next_row.method, 'is', 'are')} {lag}"
     headline = (
-        f"{capital(method_name(top.method))} scores highest: {result} ({seeds_words(len(top.seeds))}). The next, "
-        f"{method_name(next_row.method)}, {behind}{noise_mark(table, lead)}."
+        f"{capital(method_name(top.method))} {agree(top.method, 'scores', 'score')} highest: {result} "
+        f"({seeds_words(len(top.seeds))}). The next, {method_name(next_row.method)}, {behind}{noise_mark(table, lead)}."
     )
     facts = (*_facts(table, top), *_headlines(by_task))
     return Verdict(headline=headline, facts=facts, caution=_caution(table))
@@ -72,7 +74,7 @@ def _facts(table: ComparisonTable, top: MethodRow) -> list[str]:
             facts.setdefault(method, []).append(
                 f"{distance(found.mean)} {method_name(found.against)}{noise_mark(table, found.mean)}"
             )
-    sentences = [f"{capital(method_name(method))} is {listed(parts)}." for method, parts in facts.items()]
+    sentences = [f"{capital(_is(method))} {listed(parts)}." for method, parts in facts.items()]
     naive = table.row("naive")
     if naive is not None and (inside := _fused_against(table, naive)):
         sentences.append(
@@ -94,8 +96,12 @@ def _fused_against(table: ComparisonTable, naive: MethodRow) -> list[str]:
     for row in table.rows:
         own = table.scores(row).get(FUSED)
         if own is not None and baseline is not None and row.primary != FUSED and row.seeds == naive.seeds:
-            found.append(f"{method_name(row.method)} is {distance(own.mean - baseline.mean)}")
+            found.append(f"{_is(row.method)} {distance(own.mean - baseline.mean)}")
     return found
+
+
+def _is(method: str) -> str:
+    return f"{method_name(method)} {agree(method, 'is', 'are')}"
 
 
 def noise_mark(table: ComparisonTable, value: float) -> str:

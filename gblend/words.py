@@ -43,6 +43,19 @@ def method_name(method: str) -> str:
     return f"{modality} alone" if kind == "uni" else NAMES.get(method, method)
 
 
+PLURAL = ("equal", "fixed", "uncertainty")
+"""Methods whose names are plural."""
+
+
+def agree(method: str, one: str, several: str) -> str:
+    """The form of a verb that stands behind a method's name.
+
+    >>> agree("equal", "is", "are"), agree("online", "is", "are")
+    ('are', 'is')
+    """
+    return several if method in PLURAL else one
+
+
 def distance(value: float) -> str:
     """A signed difference as words.
 

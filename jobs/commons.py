@@ -1,8 +1,8 @@
 """What the trials of a search have in common: one actor, started by the driver, that ends with it.
 
 It trains what several trials build on once, whoever asks first. And it frees the workers of a trial that is over: Ray
-Train places them in a group of their own, which Tune knows nothing about, and which outlives a trial that is stopped
-until some part of Ray notices, or for as long as the job where that part cannot find the cluster.
+Train places them in a group of their own, which Tune knows nothing about, and which would outlive a trial that is
+stopped.
 """
 
 import threading

@@ -59,7 +59,7 @@ def report(
         data=data,
         clips_per_split=clips_per_split,
         notes=notes,
-        command="\n".join([*train_commands(found), command]),
+        command=command,
     )
     named = [f"{run.result.method} seed {run.result.seed}" for run in found]
     return Result(place=page, numbers={"runs": named, "unfinished": unfinished})
@@ -73,9 +73,11 @@ def write_page(
     data: str = "",
     clips_per_split: int = 2,
     notes: Sequence[str] = (),
-    command: str = "",
+    command: str,
 ) -> str:
-    """Write the page about these runs and return where it is; arguments as those of `report`."""
+    """Write the page about these runs and return where it is; arguments as those of `report`, and the command that is
+    running.
+    """
     samples, answers, summary, said = (), None, None, [*notes, *differing_settings(runs)]
     tables = comparison_tables([run.result for run in runs])
     try:
@@ -99,7 +101,7 @@ def write_page(
         samples=samples,
         answers=answers,
         dataset_summary=summary,
-        command=command,
+        command="\n".join([*train_commands(runs), command]),
         notes=said,
     )
 

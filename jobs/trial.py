@@ -160,6 +160,7 @@ def train(search: Search, attempt: Attempt, found: Candidate, commons: Any, know
         search.compute,
         storage=place,
         callbacks=[ReportNew(known=known, last=until or search.recipe.epochs)],
+        freed_by="caller",
     )
 
 

@@ -34,7 +34,7 @@ def runs(seed: int, *, offline_test: float = 0.62):
         val={"mean": 0.6, "stack": 0.7},
         test={"mean": 0.58, "stack": 0.68},
     )
-    return [
+    found = [
         result("uni:rgb", seed, {"rgb": 0.45}),
         result("naive", seed, {"fused": 0.48}),
         equal,
@@ -42,6 +42,7 @@ def runs(seed: int, *, offline_test: float = 0.62):
         pretrain,
         joined,
     ]
+    return [replace(run, predict_by="stack") for run in found]
 
 
 RESULTS = [*runs(0), *runs(1)]
@@ -87,10 +88,17 @@ def test_of_equals_on_val_the_cheaper_is_chosen():
     assert found.method == "equal"
 
 
-def test_weights_are_judged_by_the_way_in_which_equal_weights_are_best():
+def test_weights_are_judged_as_methods_are():
     (gain,) = advice().gains
     assert (gain.method, gain.way, gain.times) == ("offline", "stack", 4.0)
     assert gain.gain.mean == pytest.approx(0.02)
+    (by_fused,) = advice([replace(run, predict_by="fused") for run in RESULTS]).gains
+    assert by_fused.way == "fused"
+    assert by_fused.gain.mean == pytest.approx(0.2)
+
+
+def test_where_one_cannot_be_read_so_by_the_way_in_which_equal_weights_are_best():
+    assert [gain.way for gain in advice([replace(run, predict_by="refit") for run in RESULTS]).gains] == ["stack"]
 
 
 def test_a_way_that_one_seed_lacks_is_no_candidate():

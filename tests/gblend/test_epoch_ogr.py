@@ -117,8 +117,8 @@ def test_the_caption_names_the_epoch_of_every_head_trained_alone():
     ]
     caption = epoch_caption(runs)
     assert caption.endswith(
-        "Trained alone (the fused head: naively), rgb first pays that or more in epoch 2; "
-        "logmel stays below it in all 2 epochs; fused first pays that or more in epoch 1."
+        "Trained alone (the fused head: naively), the OGR of rgb first reaches 1 in epoch 2; "
+        "that of logmel stays below 1 in all 2 epochs; the OGR of fused first reaches 1 in epoch 1."
     )
 
 

@@ -239,8 +239,16 @@ def test_weights_caption_passes_on_the_first_warning_and_counts_the_others():
     assert "Caution" not in weights_caption([run])
 
 
-def test_weights_caption_repeats_the_reason():
+def test_weights_caption_repeats_the_reason_when_there_is_one():
     assert "O = 0: flow" in weights_caption([offline(reason="O = 0: flow")])
+    several = [offline(reason="O = 0: flow"), offline(1, reason="O = 0: rgb")]
+    assert "stands beside the numbers above" in weights_caption(several)
+    assert "O = 0" not in weights_caption(several)
+
+
+def test_a_reason_that_does_not_hold_for_every_seed_says_for_which():
+    step, *_ = estimate_steps([offline(), offline(1, reason="O = 0: rgb")])
+    assert step.reasons == ("seed 1: O = 0: rgb",)
     assert "gives most to rgb (.60)" in weights_caption([offline()])
 
 
@@ -271,7 +279,7 @@ def test_the_verdict_on_one_run_claims_nothing_about_other_seeds():
 
 def test_equal_scores_are_level_not_behind():
     found = verdict(comparison_table([result(m, 0, {"fused": 0.5}) for m in ("naive", "equal")]))
-    assert "is level with it." in found.headline
+    assert "are level with it." in found.headline
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.994, "0.99"), (0.999, "1.0"), (9.99, "10"), (1234.0, "1234")])

@@ -5,7 +5,7 @@ import pytest
 
 from gblend.class_figure import class_caption, class_figure, drawn_classes
 from gblend.outputs import HeadOutputs, save_outputs
-from gblend.per_class import ClassGain, ClassGains, answers_of, best_joint, load_gains
+from gblend.per_class import ClassGain, ClassGains, answers_of, load_gains, shown_joint
 from gblend.records import PredictionScores
 from gblend.run_files import OUTPUTS_FILE
 from gblend.runs import Run, load_run
@@ -113,12 +113,34 @@ def test_without_kept_predictions_there_is_nothing_to_show(tmp_path):
     assert class_figure(None).missing
 
 
+def joint_of(*results) -> str | None:
+    runs = [Run(name=found.method, config={}, result=found, history=(), estimates=()) for found in results]
+    return shown_joint(runs, comparison_table(results))
+
+
 def test_the_joint_method_is_chosen_on_validation_clips():
-    results = [
-        result("naive", 0, {"fused": 0.9}, val={"fused": 0.4}),
-        result("equal", 0, {"fused": 0.5}, val={"fused": 0.6}),
+    naive = result("naive", 0, {"fused": 0.9}, val={"fused": 0.4})
+    assert joint_of(naive, result("equal", 0, {"fused": 0.5}, val={"fused": 0.6})) == "equal"
+
+
+def test_the_joint_method_that_is_shown_is_the_one_that_is_recommended():
+    """Not the one of higher accuracy that is within noise and costs five times as much."""
+    values = {"equal": (0.60, 0.64), "online": (0.61, 0.65)}
+    cost = {"equal": 12.0, "online": 60.0}
+    every = [
+        result(method, seed, {"fused": 0.6}, val={"fused": value}, branch_epochs=cost[method])
+        for method, each in values.items()
+        for seed, value in enumerate(each)
     ]
-    assert best_joint(comparison_table(results)) == "equal"
+    assert joint_of(*every) == "equal"
+
+
+def test_where_a_single_modality_is_recommended_the_best_joint_method_is_shown():
+    every = [result(method, 0, {head: 0.5}, val={head: value}) for method, head, value in SINGLE_IS_BEST]
+    assert joint_of(*every) == "equal"
+
+
+SINGLE_IS_BEST = (("uni:rgb", "rgb", 0.9), ("naive", "fused", 0.4), ("equal", "fused", 0.5))
 
 
 def many(count):

@@ -94,10 +94,10 @@ def test_runs_judged_by_different_ways_are_refused_and_can_be_judged_by_one():
 def test_the_verdict_says_what_judges_and_compares_fused_heads_with_each_other():
     runs = [*both_seeds("naive", {"fused": 0.41}, {"fused": 0.41}), *judged_by_stack("equal", (0.3, 0.32), (0.6, 0.66))]
     facts = verdict(tables.comparison_table(runs)).facts
-    assert any(fact.startswith("Equal weights is .220 above naive joint training") for fact in facts)
+    assert any(fact.startswith("Equal weights are .220 above naive joint training") for fact in facts)
     assert (
         "Networks of several heads are judged by the stack of their heads, naive ones by the fused head, their only "
-        "one. Fused head against fused head, equal weights is .100 below naive joint training."
+        "one. Fused head against fused head, equal weights are .100 below naive joint training."
     ) in facts
 
 

@@ -87,9 +87,9 @@ def test_the_noise_of_map_is_that_of_the_seeds_and_the_verdict_says_so():
 def test_the_verdict_of_several_tasks_has_a_line_for_each():
     main, *others = comparison_tables(RUNS)
     found = verdict(main, others)
-    assert found.headline.startswith("Equal weights scores highest: .250 test accuracy of verb and noun together")
+    assert found.headline.startswith("Equal weights score highest: .250 test accuracy of verb and noun together")
     assert found.facts[-2].startswith("verb: Naive joint training scores highest: .600 test verb accuracy")
-    assert found.facts[-1].startswith("noun: Equal weights scores highest: .400 test noun accuracy")
+    assert found.facts[-1].startswith("noun: Equal weights score highest: .400 test noun accuracy")
 
 
 def test_the_progress_line_names_the_metric():

@@ -1,6 +1,7 @@
 """Searches whose trials train on a few clips, on a private cluster; what is refused before anything starts."""
 
 import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from benchmarks.processes import descendants
 from gblend.candidate import Candidate
 from gblend.data import load_run_data
 from gblend.judge import Judge, PauseError, without_test
@@ -87,6 +89,7 @@ def test_trials_that_are_stopped_free_their_workers_for_what_follows(data, tmp_p
         assert 0 < len(trial.reached) < config.epochs
         assert not (Path(trial.directory) / "run" / "state").exists()
         assert not list(Path(trial.directory).glob("ray-*"))
+    assert not [each for each in descendants(os.getpid()) if "PlacementGroupCleaner" in each.command]
     deadline = time.monotonic() + 10  # for Ray to count what it has been given back
     while ray.available_resources().get("CPU", 0) < 2:
         assert time.monotonic() < deadline, ray.available_resources()
