@@ -165,6 +165,7 @@ def test_sections_come_in_order(text):
         "confusion",
         "samples",
         "data",
+        "words",
         "settings",
     ]
     assert text.index('id="verdict"') < text.index('id="methods"')
@@ -307,6 +308,7 @@ def test_one_run_alone_makes_a_whole_page(tmp_path: Path):
         "weights",
         "classes",
         "confusion",
+        "words",
         "settings",
     ]
     assert page.rows["naive"] == ["naive", ".250", "12", "", "30"]
