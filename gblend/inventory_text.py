@@ -7,6 +7,7 @@ import numpy as np
 
 from gblend.content import QUANTITIES, spread
 from gblend.drift import Drift
+from gblend.findings import verdict_line
 from gblend.inventory import ClassCounts, Inventory
 from gblend.table_text import aligned, decimal
 
@@ -41,7 +42,7 @@ def duration_text(seconds: int | float) -> str:
 
 
 def to_text(found: Inventory) -> str:
-    """All of it, a part a paragraph."""
+    """All of it, a part a paragraph; the last one is what is wrong, in one line."""
     features = found.summary.features.items()
     parts = [
         [f"{found.summary.path}: {_in_all(found)}", *(f"  {name}: {_pairs(spec)}" for name, spec in features)],
@@ -52,6 +53,7 @@ def to_text(found: Inventory) -> str:
         [_looked_at(found), *_contents(found)],
         ["drift between splits", *_drifts(found)],
         [f"note: {note}" for note in found.notes],
+        [verdict_line(found)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 

@@ -1,6 +1,7 @@
 """The comparison table as text: for a terminal, for Markdown, and the words and numbers that other renderings share."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 from gblend.scores import ACCURACY, metric_words
@@ -12,6 +13,12 @@ COST = (
     "seconds, not in the epochs."
 )
 """What the columns of cost count."""
+
+NARROW = (
+    "Score: of what predicts; vs single: against the best single modality; epochs: branch epochs. The other columns "
+    "(every head, other metrics, seconds) do not fit this terminal: the report has all, and table.json of a comparison."
+)
+"""Under a table that was cut to the columns that decide."""
 
 
 def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
@@ -74,9 +81,73 @@ def other_metrics(table: ComparisonTable) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in table.rows for name in row.others))
 
 
-def to_text(table: ComparisonTable) -> str:
-    """Aligned columns for a terminal, and what they count under them."""
-    return f"{aligned(*cells(table))}\n{_note(table)}"
+def to_text(table: ComparisonTable, *, columns: int | None = None) -> str:
+    """Aligned columns for a terminal, and what they count under them.
+
+    Args:
+        table: What to show.
+        columns: Width of the terminal: a wider table is cut to the columns that decide, text is wrapped. None: no
+            terminal, and no limit.
+    """
+    whole, note = aligned(*cells(table)), _note(table)
+    if not fits(whole, columns):
+        whole, note = aligned(*deciding_cells(table)), f"{NARROW}\n{note}"
+    return f"{whole}\n{wrapped(note, columns)}"
+
+
+def deciding_cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of what methods are chosen by: for a narrow terminal, with short titles."""
+    lines = []
+    for row in table.rows:
+        score = table.scores(row).get(row.primary)
+        lines.append(
+            [
+                row.method,
+                "" if score is None else with_sd(score.mean, score.sd),
+                *(with_sd(d.mean, d.sd, signed=True) if (d := row.differences.get(b)) else "" for b in BASELINES),
+                f"{row.branch_epochs:g}",
+            ]
+        )
+    return ["method", "score", "vs naive", "vs equal", "vs single", "epochs"], lines
+
+
+def without(titles: Sequence[str], lines: Sequence[Sequence[str]], words: str) -> tuple[list[str], list[list[str]]]:
+    """The columns whose title lacks these words.
+
+    >>> without(["method", "stack", "stack vs equal"], [["naive", ".5", "-.1"]], " vs ")
+    (['method', 'stack'], [['naive', '.5']])
+    """
+    kept = [at for at, title in enumerate(titles) if words not in title]
+    return [titles[at] for at in kept], [[line[at] for at in kept] for line in lines]
+
+
+def fits(text: str, columns: int | None) -> bool:
+    r"""Whether no line is longer than the terminal is wide.
+
+    >>> fits("four\nfiver", 5), fits("four\nfiver", 4), fits("four\nfiver", None)
+    (True, False, True)
+    """
+    return columns is None or all(len(line) <= columns for line in text.splitlines())
+
+
+def wrapped(text: str, columns: int | None) -> str:
+    r"""The text with no line longer than the terminal is wide, but for words that are.
+
+    >>> print(wrapped("By validation accuracy,\nchoose equal weights.", 14))
+    By validation
+    accuracy,
+    choose equal
+    weights.
+    >>> wrapped("By validation accuracy", None)
+    'By validation accuracy'
+    """
+    if columns is None:
+        return text
+    lines = (
+        textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False) or [""]
+        for line in text.splitlines()
+    )
+    return "\n".join(line for each in lines for line in each)
 
 
 def aligned(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

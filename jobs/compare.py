@@ -11,11 +11,11 @@ from gblend.advice_words import advice_words
 from gblend.candidate import read_schedule
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.methods import ENSEMBLES
+from gblend.methods import ENSEMBLES, RunSpec
 from gblend.records import write_json
 from gblend.runs import load_run
 from gblend.table import comparison_tables
-from gblend.table_text import aligned, to_text
+from gblend.table_text import aligned, fits, to_text, without, wrapped
 from gblend.ways import tables_json, way_cells, way_rows
 from gblend.worker import make_plan
 from jobs.cache import with_cache
@@ -24,7 +24,7 @@ from jobs.commands import command_line
 from jobs.places import absolute
 from jobs.recipes import RECIPES
 from jobs.report import write_page
-from jobs.terminal import Result, say
+from jobs.terminal import Result, say, terminal_columns
 from jobs.train import carry_out
 
 COMPUTE = ComputeConfig()
@@ -70,18 +70,26 @@ def compare(
     results = [run.result for run in runs]
     tables = comparison_tables(results)
     ways = [way_rows(results, table) for table in tables]
-    document, advice = tables_json(tables, ways), []
+    document, advice, advised = tables_json(tables, ways), [], ""
+    columns = terminal_columns()
     write_json(f"{out}/table.json", document)
     for table, rows in zip(tables, ways, strict=True):
-        say(f"\n{table.measure}\n\n{to_text(table)}" if len(tables) > 1 else to_text(table))
+        shown = to_text(table, columns=columns)
+        say(f"\n{table.measure}\n\n{shown}" if len(tables) > 1 else shown)
         if rows:
             say(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
-            say(aligned(*way_cells(rows)))
-        for sentence in advice_words(advise(results, table), table):
+            titles, lines = way_cells(rows)
+            whole = aligned(titles, lines)
+            # What is left out where it does not fit are differences of what is shown.
+            say(whole if fits(whole, columns) else aligned(*without(titles, lines, " vs ")))
+        found = advise(results, table)
+        if found.one_run is not None and not advised:
+            advised = f"{out}/runs/{RunSpec(method=found.one_run.method, seed=min(found.one_run.by_seed)).name}"
+        for sentence in advice_words(found, table):
             advice.append(sentence)
-            say(f"\n{sentence}")
+            say(f"\n{wrapped(sentence, columns)}")
     page = write_page(runs, out=f"{out}/report.html", data=data, command=command_line())
-    return Result(place=page, numbers={"advice": advice, **document})
+    return Result(place=page, numbers={"advice": advice, "advised_run": advised or None, **document})
 
 
 def default_methods(data: str, config: TrainConfig) -> tuple[str, ...]:

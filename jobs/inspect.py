@@ -7,6 +7,7 @@ ray job submit --working-dir . -- \
 import sys
 
 from gblend.contact_sheet import write_contact_sheet
+from gblend.findings import findings
 from gblend.inventory import take_inventory
 from gblend.inventory_text import to_text
 from jobs.cli import Positional, SheetFlag, run
@@ -41,7 +42,7 @@ def inspect(
     if sheet:
         write_contact_sheet(sheet, place, clips=clips)
     found = take_inventory(place)
-    return Result(place=sheet, text=to_text(found), numbers=found.to_json())
+    return Result(place=sheet, text=to_text(found), numbers={**found.to_json(), "findings": list(findings(found))})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ job. A job that is asked for a document leaves standard output to that alone, wh
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -79,6 +80,11 @@ def say_aside(line: str) -> None:
 def is_quiet() -> bool:
     """Whether nothing is to be said on the way."""
     return _speech.quiet
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that standard output is; None: it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def asks_for_document() -> bool:

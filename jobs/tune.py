@@ -34,7 +34,7 @@ from jobs.recipes import RECIPES
 from jobs.search_checks import require_not_drawn, require_readers_of, require_usable
 from jobs.session import connect
 from jobs.sweep import Ways, carry_out, side_by_side
-from jobs.terminal import Result, say
+from jobs.terminal import Result, say, terminal_columns
 from jobs.trial import Search
 
 COMPUTE = ComputeConfig()
@@ -130,7 +130,7 @@ def tune(
         train_rows(rows, compute, out=out)
     tables, _ = compare_rows(rows, config, out=out)
     for table in tables:
-        say(to_text(table))
+        say(to_text(table, columns=terminal_columns()))
     missing = why_not(trials, search)
     domains = {trial.number: searched.at(trial.point).domains for trial in trials}
     write_tuning_page(

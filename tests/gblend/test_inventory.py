@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gblend.clips import StoredClip
+from gblend.findings import NOTHING, findings
 from gblend.inventory import take_inventory
 from gblend.inventory_text import to_text
 from gblend.stills import sound
@@ -156,6 +157,33 @@ def test_long_tables_are_cut_and_say_what_is_left(tmp_path):
     assert "and 10 more, with 0 to 1 clips of train each" in text
     assert "classes without a clip: 5 in train" in text
     assert "fewer than two splits have clips" in text
+
+
+def test_the_last_line_says_what_is_wrong(data):
+    assert to_text(take_inventory(str(data))).splitlines()[-1] == (
+        "in short: 1 of 3 classes of action has no clip in train (c); "
+        "1 of 3 classes of action has no clip in test (a); 1 group has clips both in train and in test"
+    )
+
+
+def test_clips_that_are_lost_are_a_finding(tmp_path):
+    write_with_losses(tmp_path)
+    assert findings(take_inventory(str(tmp_path))) == ("3 of 9 clips are lost: 2 failed, 1 skipped",)
+
+
+def test_splits_that_lie_apart_by_more_than_chance_are_a_finding(tmp_path):
+    splits = {
+        name: [plain_clip(f"{name}{i}", level + i, label=i % 2) for i in range(12)]
+        for name, level in (("train", 0), ("test", 100))
+    }
+    write_dataset(tmp_path, splits, spec=RAW, tasks=(Task(name="action", kind="single", classes=("a", "b")),))
+    assert findings(take_inventory(str(tmp_path))) == ("train and test differ by more than chance in brightness",)
+
+
+def test_where_nothing_is_wrong_that_is_said(tmp_path):
+    splits = {name: [plain_clip(f"{name}{i}", i, label=i % 2) for i in range(4)] for name in ("train", "test")}
+    write_dataset(tmp_path, splits, spec=RAW, tasks=(Task(name="action", kind="single", classes=("a", "b")),))
+    assert to_text(take_inventory(str(tmp_path))).splitlines()[-1] == f"in short: {NOTHING}"
 
 
 def test_a_file_that_is_missing_is_one_clear_line(tmp_path):

@@ -304,3 +304,19 @@ def test_the_noise_of_val_is_that_of_the_same_scores_on_test():
 def test_one_seed_leaves_the_noise_unknown():
     runs = [result(method, 0, {"fused": accuracy}) for method, accuracy in (("naive", 0.5), ("equal", 0.9))]
     assert tables.comparison_table(runs).noise is None
+
+
+def test_a_table_wider_than_the_terminal_shows_what_decides_and_says_where_the_rest_is():
+    table = tables.comparison_table(RESULTS)
+    wide, narrow = table_text.to_text(table), table_text.to_text(table, columns=80)
+    assert max(map(len, wide.splitlines()[:2])) > 80
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.splitlines()[0].split("  ")[0] == "method"
+    assert "online      .540 ± .028" in narrow
+    assert "the report has all" in " ".join(narrow.split())
+
+
+def test_a_table_that_fits_the_terminal_is_shown_whole():
+    table = tables.comparison_table(RESULTS)
+    whole = table_text.to_text(table).splitlines()
+    assert table_text.to_text(table, columns=200).splitlines()[: len(table.rows) + 2] == whole[: len(table.rows) + 2]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jobs.cli import JobError, main, run
-from jobs.terminal import Result, say, say_aside, speaking
+from jobs.terminal import Result, say, say_aside, speaking, terminal_columns
 
 
 def work(*, clips: int, rate: float = 0.5) -> Result:
@@ -107,3 +107,10 @@ def test_a_job_speaks_as_before_when_another_has_ended(capsys):
         capsys.readouterr()
         say("still here")
     assert capsys.readouterr().out == "still here\n"
+
+
+def test_only_a_terminal_has_a_width(monkeypatch):
+    assert terminal_columns() is None
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "97")
+    assert terminal_columns() == 97
