@@ -4,6 +4,7 @@ A finding is something that makes scores mean less than they seem to: clips that
 splits that differ by more than chance, a video that is both trained on and judged by, documents that disagree.
 """
 
+from gblend.drift import CHANCE
 from gblend.inventory import Inventory
 
 NOTHING = (
@@ -50,7 +51,11 @@ def _drift(found: Inventory) -> list[str]:
     for drift in found.drifts:
         if drift.beyond_chance:
             by_pair.setdefault(drift.splits, []).append(drift.quantity)
-    return [f"{a} and {b} differ by more than chance in {', '.join(names)}" for (a, b), names in by_pair.items()]
+    # So many rows are looked at that one may well differ by chance alone.
+    rows = f"of {len(found.drifts)} comparisons, {CHANCE * len(found.drifts):.1f} are expected to by chance"
+    return [
+        f"{a} and {b} differ by more than chance in {', '.join(names)} ({rows})" for (a, b), names in by_pair.items()
+    ]
 
 
 def _groups(found: Inventory) -> list[str]:

@@ -88,6 +88,7 @@ def comparison(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("comparison")
     report = compare(config=CONFIG, data=data, out=str(out), seeds=(0,), compute=UP_TO_THREE)
     assert report.place == f"{out}/report.html"
+    assert Path(report.numbers["advised_run"], "result.json").is_file()
     return out
 
 
