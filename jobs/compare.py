@@ -11,6 +11,7 @@ from gblend.advice_words import advice_words
 from gblend.candidate import read_schedule
 from gblend.clips import read_dataset_info, resolve_modalities
 from gblend.config import ComputeConfig, TrainConfig
+from gblend.decision import choose
 from gblend.methods import ENSEMBLES, RunSpec
 from gblend.records import write_json
 from gblend.runs import load_run
@@ -83,8 +84,9 @@ def compare(
             # What is left out where it does not fit are differences of what is shown.
             say(whole if fits(whole, columns) else aligned(*without(titles, lines, " vs ")))
         found = advise(results, table)
-        if found.one_run is not None and not advised:
-            advised = f"{out}/runs/{RunSpec(method=found.one_run.method, seed=min(found.one_run.by_seed)).name}"
+        chosen = choose(found, table)
+        if chosen is not None and not advised:
+            advised = f"{out}/runs/{RunSpec(method=chosen.method, seed=min(chosen.by_seed)).name}"
         for sentence in advice_words(found, table):
             advice.append(sentence)
             say(f"\n{wrapped(sentence, columns)}")

@@ -1,5 +1,6 @@
 """The README's library example runs as it is printed, and the commands it names exist."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -34,14 +35,19 @@ def test_what_its_commands_write_is_not_offered_to_git():
     assert subprocess.run(ask, capture_output=True, text=True, check=False).stdout.split() == named
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As from a shell: under another `make`, such as that of the tests, it would say which directory it enters."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=plain, capture_output=True, text=True, check=False)
+
+
 def test_the_check_of_the_python_version_is_not_shown(tmp_path):
-    ask = ["make", "venv", f"VENV={tmp_path}/venv", "PYTHON=false"]
-    ended = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = make("venv", f"VENV={tmp_path}/venv", "PYTHON=false")
     assert ended.returncode != 0
     assert "sys.exit" not in ended.stdout
 
 
 def test_what_installing_costs_is_said_before_it_begins(tmp_path):
-    ask = ["make", "venv", f"VENV={tmp_path}/venv", "PYTHON=true"]  # makes no environment, so its pip is not there
-    said = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    # It makes no environment, so its pip is not there.
+    said = make("venv", f"VENV={tmp_path}/venv", "PYTHON=true").stdout.splitlines()
     assert said[0] == f"installing the pinned packages into {tmp_path}/venv: about 5 minutes, 7.6 GB"
