@@ -62,7 +62,7 @@ def class_caption(gains: ClassGains | None) -> str:
     lost = [found for found in reversed(gains.classes) if found.mean < 0][:NAMED]
     fewest = min(found.clips for found in gains.classes)
     text = (
-        f"Both methods were chosen by validation {gains.chosen_by}. One dot a seed, the line their mean. "
+        f"The single modality is the best by validation {gains.chosen_by}. One dot a seed, the line their mean. "
         f"{len([c for c in gains.classes if c.mean > 0])} of {len(gains.classes)} classes gain, "
         f"{len([c for c in gains.classes if c.mean < 0])} lose."
     )

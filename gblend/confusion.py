@@ -1,9 +1,8 @@
 """Which classes are taken for which others, by what predicts: rows are what clips are, columns what they are called.
 
-Read from what finished runs said about every clip (`gblend.outputs`): those of the joint method that is recommended,
-which the validation split has chosen and not the split shown, or without one those of the best single modality. Seeds
-are added up. Of hundreds of classes those with the largest confusions are shown and the others become
-one column.
+Read from what finished runs said about every clip (`gblend.outputs`): those of the method that is recommended,
+which the validation split has chosen and not the split shown. Seeds are added up. Of hundreds of classes those with the
+largest confusions are shown and the others become one column.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.per_class import answers_of, shown_joint
+from gblend.per_class import answers_of
 from gblend.runs import Run
 from gblend.table import ComparisonTable
 
@@ -65,15 +64,17 @@ class ShownClasses:
     NaN in the row of a class without a clip."""
 
 
-def load_confusion(runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None) -> Confusion | None:
+def load_confusion(
+    runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None, *, method: str | None
+) -> Confusion | None:
     """That of what predicts; None where a clip has several labels, or no predictions were kept.
 
     Args:
         runs: As read by `gblend.runs`.
         table: Of the same runs and of one task.
         class_names: In the order of the labels; None: numbers.
+        method: Whose, as `gblend.decision.recommended` says; with several tasks one for all.
     """
-    method = shown_joint(runs, table) or table.best_single
     row = None if method is None else table.row(method)
     chosen = [run for run in runs if run.result.method == method]
     counts = None

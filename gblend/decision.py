@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gblend.advice import Advice, Candidate, candidates
+from gblend.advice import Advice, Candidate, advise, candidates
 from gblend.records import RunResult
 from gblend.table import ComparisonTable, Spread, spread
 from gblend.table_text import decimal, with_sd
@@ -66,6 +66,12 @@ def choose(advice: Advice, table: ComparisonTable) -> Candidate | None:
     return cheap if best.val - cheap.val < table.val_noise else best
 
 
+def recommended(results: Sequence[RunResult], table: ComparisonTable) -> str | None:
+    """The method that is chosen; None where nothing was scored on val."""
+    chosen = choose(advise(results, table), table)
+    return None if chosen is None else chosen.method
+
+
 def rivals(chosen: Candidate, every: Sequence[Candidate], advice: Advice) -> list[Candidate]:
     """The best single modality, naive training and equal weights, as far as they ran; read as the chosen one if they
     can be, or else in the way that is best on val.
@@ -90,13 +96,14 @@ def _read(chosen: Candidate) -> str:
 def _why(chosen: Candidate, advice: Advice, table: ComparisonTable) -> str:
     best = advice.one_network
     if best is None or (best.method, best.way) == (chosen.method, chosen.way):
-        return f"No other single network has a higher validation {table.measure}."
+        same = " of those scored on the same clips" if advice.left_out else ""
+        return f"No other single network{same} has a higher validation {table.measure}."
     share = chosen.branch_epochs / best.branch_epochs
     cheaper = f", with {decimal(share, 2)} of the training" if share < 0.995 else ""
-    more = f"{agree(best.method, 'has', 'have')} {decimal(best.val - chosen.val)} more"
+    is_at = f"{agree(best.method, 'is', 'are')} {distance(best.val - chosen.val)} it"
     return (
-        f"{capital(name_of(best))}{_read(best)} {more} validation {table.measure}, which is within noise. Of two so "
-        f"close this one is used: a single training run gives it{cheaper}."
+        f"{capital(name_of(best))}{_read(best)} {is_at} in validation {table.measure}, which is within noise. Of two "
+        f"so close this one is used: a single training run gives it{cheaper}."
     )
 
 

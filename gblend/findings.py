@@ -4,23 +4,38 @@ A finding is something that makes scores mean less than they seem to: clips that
 splits that differ by more than chance, a video that is both trained on and judged by, documents that disagree.
 """
 
+from collections import Counter
+
 from gblend.drift import CHANCE
 from gblend.inventory import Inventory
 
-NOTHING = (
-    "nothing looks wrong: no clip lost, every class in every split, no drift beyond chance, no group in two splits"
-)
-"""Said in place of findings."""
+NOTHING = "nothing looks wrong: no clip lost or without a label, every class in every split"
+"""Said in place of findings; with several splits there is more that was looked at."""
+
+BETWEEN = ", no drift beyond chance, no group in two splits"
+"""That."""
+
+USED = {"val": "methods cannot be chosen", "test": "nothing can be told that did not choose"}
+"""What a data set cannot do without a split."""
 
 
 def findings(found: Inventory) -> tuple[str, ...]:
     """A sentence each; empty: nothing looks wrong."""
-    return (*_lost(found), *_classes(found), *_drift(found), *_groups(found), *found.notes)
+    return (
+        *_lost(found),
+        *_splits(found),
+        *_classes(found),
+        *_labels(found),
+        *_drift(found),
+        *_groups(found),
+        *found.notes,
+    )
 
 
 def verdict_line(found: Inventory) -> str:
     """All of them in one line."""
-    return f"in short: {'; '.join(findings(found)) or NOTHING}"
+    nothing = NOTHING + (BETWEEN if len(found.contents) > 1 else "")
+    return f"in short: {'; '.join(findings(found)) or nothing}"
 
 
 def _lost(found: Inventory) -> list[str]:
@@ -32,6 +47,20 @@ def _lost(found: Inventory) -> list[str]:
     if failed + skipped == 0:
         return []
     return [f"{failed + skipped} of {ok + failed + skipped} clips are lost: {failed} failed, {skipped} skipped"]
+
+
+def _splits(found: Inventory) -> list[str]:
+    there = {split.split for split in found.splits if split.ok}
+    return [f"no clip in {split}: {why}" for split, why in USED.items() if there and split not in there]
+
+
+def _labels(found: Inventory) -> list[str]:
+    return [
+        f"{count} {'clip' if count == 1 else 'clips'} of {split} without a label of {task.task}"
+        for task in found.classes
+        for split, count in task.unlabelled.items()
+        if count
+    ]
 
 
 def _classes(found: Inventory) -> list[str]:
@@ -51,10 +80,12 @@ def _drift(found: Inventory) -> list[str]:
     for drift in found.drifts:
         if drift.beyond_chance:
             by_pair.setdefault(drift.splits, []).append(drift.quantity)
-    # So many rows are looked at that one may well differ by chance alone.
-    rows = f"of {len(found.drifts)} comparisons, {CHANCE * len(found.drifts):.1f} are expected to by chance"
+    # So many are compared that one may well differ by chance alone.
+    looked_at = Counter(drift.splits for drift in found.drifts)
     return [
-        f"{a} and {b} differ by more than chance in {', '.join(names)} ({rows})" for (a, b), names in by_pair.items()
+        f"{a} and {b} differ by more than chance in {', '.join(names)} (of {looked_at[a, b]} comparisons, "
+        f"{CHANCE * looked_at[a, b]:.1f} are expected to by chance)"
+        for (a, b), names in by_pair.items()
     ]
 
 

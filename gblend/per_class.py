@@ -1,8 +1,8 @@
 """What a joint network wins and loses class by class against the best single modality (the paper's Fig. 6).
 
 Read from what finished runs said about every clip (`gblend.outputs`), on clips that both networks can answer for. The
-joint method is the one that the page recommends (`gblend.decision`). Both methods are chosen on the validation split,
-so that the split shown does not choose what is shown.
+joint method is the one that the page recommends (`gblend.decision`), or the best one on the validation split where that
+is a single modality; so the split shown does not choose what is shown.
 """
 
 import math
@@ -13,8 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gblend.advice import advise
-from gblend.decision import choose
+from gblend.decision import recommended
 from gblend.metrics import rank_clips
 from gblend.outputs import load_outputs
 from gblend.predictions import Said, choice_of, ways
@@ -60,7 +59,7 @@ class ClassGains:
     task: str = ""
     """Name of the task where there are several."""
     chosen_by: str = "accuracy"
-    """What the methods were chosen by, on the validation split."""
+    """What the single modality was chosen by, on the validation split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +74,9 @@ class ClassAnswers:
     """Class of each clip, or which classes it has."""
 
 
-def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None) -> ClassGains | None:
+def load_gains(
+    runs: Sequence[Run], table: ComparisonTable, class_names: Sequence[str] | None, *, joint: str | None
+) -> ClassGains | None:
     """The gains of the joint method that is shown; None where there is none, no single modality, or no clip to compare
     it on.
 
@@ -83,8 +84,8 @@ def load_gains(runs: Sequence[Run], table: ComparisonTable, class_names: Sequenc
         runs: As read by `gblend.runs`.
         table: Of the same runs and of one task.
         class_names: In the order of the labels; None: numbers.
+        joint: The joint method, as `shown_joint` says; with several tasks one for all.
     """
-    joint = shown_joint(runs, table)
     if joint is None or table.best_single is None:
         return None
     methods = (joint, table.best_single)
@@ -129,10 +130,9 @@ def shown_joint(runs: Sequence[Run], table: ComparisonTable) -> str | None:
     """The method on all modalities whose answers are looked at: the one that is recommended, or where that is a single
     modality the one that predicts best on the validation split, by its mean.
     """
-    results = [run.result for run in runs]
-    recommended = choose(advise(results, table), table)
-    if recommended is not None and not recommended.method.startswith("uni:"):
-        return recommended.method
+    method = recommended([run.result for run in runs], table)
+    if method is not None and not method.startswith("uni:"):
+        return method
     rows = [row for row in table.rows if not row.method.startswith("uni:")]
     scored = {row.method: row.val[row.primary].mean for row in rows if row.primary in row.val}
     finite = [method for method, value in scored.items() if math.isfinite(value)]

@@ -17,11 +17,11 @@ from gblend.advice import advise
 from gblend.advice_words import advice_words
 from gblend.aggregate import estimate_steps, groups
 from gblend.confusion import Confusion, load_confusion
-from gblend.decision import decide
+from gblend.decision import decide, recommended
 from gblend.figures import all_heads
 from gblend.heads import by_key
 from gblend.page import render, write_page
-from gblend.per_class import ClassGains, load_gains
+from gblend.per_class import ClassGains, load_gains, shown_joint
 from gblend.report_figures import figure_views
 from gblend.report_tables import table_view
 from gblend.runs import Run
@@ -61,7 +61,7 @@ def write_report(
         samples: Clips to show; none leaves the section out.
         answers: What the heads of one run say about them; None where no run kept that.
         dataset_summary: What the data set holds; None leaves the section out.
-        command: The line that made the runs or the page, shown at the end.
+        command: The lines that make the runs and the page again, shown at the end.
         notes: What else a reader must know, for example which runs did not finish; shown under the verdict.
     """
     tables = tuple(tables) or comparison_tables([run.result for run in runs])
@@ -69,12 +69,14 @@ def write_report(
     of_one_task = tables[1:] or tables
     classes = [tasks[table.task].classes if table.task in tasks else None for table in of_one_task]
     both = list(zip(of_one_task, classes, strict=True))
+    # One method for all tasks: the one that the page recommends.
+    joint, method = shown_joint(runs, tables[0]), recommended([run.result for run in runs], tables[0])
     page = render_report(
         runs,
         title=title,
         tables=tables,
-        gains=[load_gains(runs, table, names) for table, names in both],
-        confusions=[load_confusion(runs, table, names) for table, names in both],
+        gains=[load_gains(runs, table, names, joint=joint) for table, names in both],
+        confusions=[load_confusion(runs, table, names, method=method) for table, names in both],
         samples=samples,
         answers=answers,
         dataset_summary=dataset_summary,

@@ -13,11 +13,12 @@ import numpy as np
 from gblend.clip_choice import apply_missing_policy
 from gblend.clips import ClipIndex, read_dataset_info, read_index, resolve_modalities
 from gblend.config import TrainConfig
+from gblend.decision import recommended
 from gblend.heads import by_key, head_name
 from gblend.labels import leave_out_unlabelled
 from gblend.methods import ENSEMBLES
 from gblend.outputs import HELDOUT, HeadOutputs, load_outputs
-from gblend.per_class import answers_of, shown_joint
+from gblend.per_class import answers_of
 from gblend.records import read_json
 from gblend.run_files import HOLDOUT_FILE, OUTPUTS_FILE
 from gblend.runs import Run
@@ -53,16 +54,13 @@ class SampleAnswers:
 
 
 def answering_run(runs: Sequence[Run], table: ComparisonTable) -> Run | None:
-    """The run whose answers are shown: of the joint method that is recommended, if it trains a network, else of the
-    best single modality, the first seed.
+    """The run whose answers are shown: the first seed of the method that is recommended, or where none is of any that
+    trains a network.
     """
+    method = recommended([run.result for run in runs], table)
     networks = [run for run in runs if run.result.method not in ENSEMBLES]
-    methods = {run.result.method for run in networks}
-    best = shown_joint(runs, table)
-    joint = [row.method for row in table.rows if not row.method.startswith("uni:") and row.method in methods]
-    named = [best] if best in methods else [*joint, table.best_single, *methods]
-    chosen = next((name for name in named if name in methods), None)
-    return min((run for run in networks if run.result.method == chosen), key=lambda run: run.result.seed, default=None)
+    chosen = [run for run in networks if run.result.method == method] or networks
+    return min(chosen, key=lambda run: run.result.seed, default=None)
 
 
 def load_answers(run: Run, data: str, samples: Sequence[SampleClip]) -> SampleAnswers:

@@ -52,7 +52,6 @@ class DatasetSummary:
     """Per stored modality, its settings."""
     shards: int
     """Number of shards."""
-
     versions: dict[str, str]
     """Of the libraries that decided the stored values."""
 

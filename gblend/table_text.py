@@ -16,7 +16,8 @@ COST = (
 
 NARROW = (
     "Score: of what predicts; vs single: against the best single modality; epochs: branch epochs. The other columns "
-    "(every head, other metrics, seconds) do not fit this terminal: the report has all, and table.json of a comparison."
+    "(every head, other metrics, what was borrowed, seconds) do not fit this terminal: the report has all, and "
+    "table.json of a comparison."
 )
 """Under a table that was cut to the columns that decide."""
 
@@ -106,9 +107,15 @@ def deciding_cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
                 "" if score is None else with_sd(score.mean, score.sd),
                 *(with_sd(d.mean, d.sd, signed=True) if (d := row.differences.get(b)) else "" for b in BASELINES),
                 f"{row.branch_epochs:g}",
+                str(len(row.seeds)),
             ]
         )
-    return ["method", "score", "vs naive", "vs equal", "vs single", "epochs"], lines
+    titles = ["method", "score", "vs naive", "vs equal", "vs single", "epochs", "seeds"]
+    even = len({row.seeds for row in table.rows}) == 1
+    kept = [
+        at for at, title in enumerate(titles) if any(line[at] for line in lines) and not (even and title == "seeds")
+    ]
+    return [titles[at] for at in kept], [[line[at] for at in kept] for line in lines]
 
 
 def without(titles: Sequence[str], lines: Sequence[Sequence[str]], words: str) -> tuple[list[str], list[list[str]]]:

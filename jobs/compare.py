@@ -81,8 +81,8 @@ def compare(
             say(f"\nThe same networks, every way of predicting ({table.split} {table.measure})\n")
             titles, lines = way_cells(rows)
             whole = aligned(titles, lines)
-            # What is left out where it does not fit are differences of what is shown.
-            say(whole if fits(whole, columns) else aligned(*without(titles, lines, " vs ")))
+            fitting = fits(whole, columns)
+            say(whole if fitting else f"{aligned(*without(titles, lines, ' vs '))}\nDistances are in the report.")
         found = advise(results, table)
         chosen = choose(found, table)
         if chosen is not None and not advised:

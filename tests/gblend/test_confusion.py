@@ -18,6 +18,10 @@ def confusion(counts, names=CLASSES):
     return Confusion(method="equal", way="fused", split="test", seeds=(0,), names=names, counts=np.array(counts))
 
 
+def confusion_of(runs, table, names=CLASSES, method="equal") -> Confusion | None:
+    return load_confusion(runs, table, names, method=method)
+
+
 def test_counts_are_those_of_scikit_learn_over_the_clips_that_were_answered():
     rng = np.random.default_rng(0)
     log_probs, labels = np.log(rng.dirichlet(np.ones(7), 200)), rng.integers(0, 7, 200)
@@ -46,27 +50,25 @@ def write_comparison(folder, *, several=False):
     return runs, comparison_table([run.result for run in runs])
 
 
-def test_the_joint_method_is_read_and_its_seeds_are_added_up(tmp_path):
-    found = load_confusion(*write_comparison(tmp_path), CLASSES)
+def test_the_method_that_is_asked_for_is_read_and_its_seeds_are_added_up(tmp_path):
+    found = confusion_of(*write_comparison(tmp_path))
     assert found is not None
     assert (found.method, found.way, found.split, found.seeds) == ("equal", "fused", "test", (0, 1))
     # Clip 1 is taken for a dig by both seeds, clip 2 for a clap by one.
     assert found.counts.tolist() == [[2, 2, 0], [1, 1, 0], [0, 0, 2]]
 
 
-def test_without_a_joint_method_the_best_single_modality_is_read(tmp_path):
-    runs, _ = write_comparison(tmp_path)
-    alone = [run for run in runs if run.result.method == "uni:rgb"]
-    found = load_confusion(alone, comparison_table([run.result for run in alone]), None)
+def test_classes_without_names_have_numbers(tmp_path):
+    found = confusion_of(*write_comparison(tmp_path), None, "uni:rgb")
     assert found is not None
     assert (found.method, found.names) == ("uni:rgb", ("class 0", "class 1", "class 2"))
 
 
 def test_several_labels_a_clip_and_predictions_that_were_not_kept_have_no_matrix(tmp_path):
-    assert load_confusion(*write_comparison(tmp_path / "several", several=True), CLASSES) is None
+    assert confusion_of(*write_comparison(tmp_path / "several", several=True)) is None
     runs, table = write_comparison(tmp_path / "gone")
     gone = [replace(run, directory=str(tmp_path / "nowhere")) for run in runs]
-    assert load_confusion(gone, table, CLASSES) is None
+    assert confusion_of(gone, table) is None
     assert "No predictions were kept" in confusion_figure(None).missing
 
 

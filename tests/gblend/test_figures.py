@@ -244,12 +244,12 @@ def test_weights_caption_repeats_the_reason_when_there_is_one():
     several = [offline(reason="O = 0: flow"), offline(1, reason="O = 0: rgb")]
     assert "stands beside the numbers above" in weights_caption(several)
     assert "O = 0" not in weights_caption(several)
+    assert "gives most to rgb (.60)" in weights_caption([offline()])
 
 
 def test_a_reason_that_does_not_hold_for_every_seed_says_for_which():
     step, *_ = estimate_steps([offline(), offline(1, reason="O = 0: rgb")])
     assert step.reasons == ("seed 1: O = 0: rgb",)
-    assert "gives most to rgb (.60)" in weights_caption([offline()])
 
 
 def test_the_verdict_calls_a_difference_noise_below_the_threshold_and_only_there():

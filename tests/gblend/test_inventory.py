@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gblend.clips import StoredClip
-from gblend.findings import NOTHING, findings
+from gblend.findings import BETWEEN, NOTHING, findings
 from gblend.inventory import take_inventory
 from gblend.inventory_text import to_text
 from gblend.stills import sound
@@ -161,32 +161,40 @@ def test_long_tables_are_cut_and_say_what_is_left(tmp_path):
 
 def test_the_last_line_says_what_is_wrong(data):
     assert to_text(take_inventory(str(data))).splitlines()[-1] == (
-        "in short: 1 of 3 classes of action has no clip in train (c); "
-        "1 of 3 classes of action has no clip in test (a); 1 group has clips both in train and in test"
+        "in short: no clip in val: methods cannot be chosen; 1 of 3 classes of action has no clip in train (c); "
+        "1 of 3 classes of action has no clip in test (a); 1 clip of train without a label of action; "
+        "1 group has clips both in train and in test"
     )
 
 
 def test_clips_that_are_lost_are_a_finding(tmp_path):
     write_with_losses(tmp_path)
-    assert findings(take_inventory(str(tmp_path))) == ("3 of 9 clips are lost: 2 failed, 1 skipped",)
+    assert findings(take_inventory(str(tmp_path)))[0] == "3 of 9 clips are lost: 2 failed, 1 skipped"
 
 
 def test_splits_that_lie_apart_by_more_than_chance_are_a_finding(tmp_path):
     splits = {
         name: [plain_clip(f"{name}{i}", level + i, label=i % 2) for i in range(12)]
-        for name, level in (("train", 0), ("test", 100))
+        for name, level in (("train", 0), ("val", 0), ("test", 100))
     }
     write_dataset(tmp_path, splits, spec=RAW, tasks=(Task(name="action", kind="single", classes=("a", "b")),))
-    expected = (
-        "train and test differ by more than chance in brightness (of 6 comparisons, 0.3 are expected to by chance)"
-    )
-    assert findings(take_inventory(str(tmp_path))) == (expected,)
+    rows = "differ by more than chance in brightness (of 6 comparisons, 0.3 are expected to by chance)"
+    assert findings(take_inventory(str(tmp_path))) == (f"train and test {rows}", f"val and test {rows}")
 
 
 def test_where_nothing_is_wrong_that_is_said(tmp_path):
-    splits = {name: [plain_clip(f"{name}{i}", i, label=i % 2) for i in range(4)] for name in ("train", "test")}
+    splits = {name: [plain_clip(f"{name}{i}", i, label=i % 2) for i in range(4)] for name in ("train", "val", "test")}
     write_dataset(tmp_path, splits, spec=RAW, tasks=(Task(name="action", kind="single", classes=("a", "b")),))
-    assert to_text(take_inventory(str(tmp_path))).splitlines()[-1] == f"in short: {NOTHING}"
+    assert to_text(take_inventory(str(tmp_path))).splitlines()[-1] == f"in short: {NOTHING}{BETWEEN}"
+
+
+def test_a_data_set_of_training_clips_alone_says_what_it_cannot_do(tmp_path):
+    clips = {"train": [plain_clip(f"c{i}", i, label=i % 2) for i in range(4)]}
+    write_dataset(tmp_path, clips, spec=RAW, tasks=(Task(name="action", kind="single", classes=("a", "b")),))
+    assert findings(take_inventory(str(tmp_path))) == (
+        "no clip in val: methods cannot be chosen",
+        "no clip in test: nothing can be told that did not choose",
+    )
 
 
 def test_a_file_that_is_missing_is_one_clear_line(tmp_path):

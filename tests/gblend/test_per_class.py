@@ -46,8 +46,12 @@ def comparison(folder, *, seeds=1, missing=()):
     return runs, comparison_table([run.result for run in runs])
 
 
+def gains_of(runs, table) -> ClassGains | None:
+    return load_gains(runs, table, CLASSES, joint=shown_joint(runs, table))
+
+
 def test_gains_are_differences_of_accuracy_class_by_class_the_largest_first(tmp_path):
-    gains = load_gains(*comparison(tmp_path, seeds=2), CLASSES)
+    gains = gains_of(*comparison(tmp_path, seeds=2))
     assert gains is not None
     assert (gains.joint, gains.single, gains.split, gains.seeds) == ("naive", "uni:rgb", "test", (0, 1))
     assert [(c.name, c.clips) for c in gains.classes] == [("clap", 2), ("sing", 3), ("dig", 2)]
@@ -55,14 +59,14 @@ def test_gains_are_differences_of_accuracy_class_by_class_the_largest_first(tmp_
 
 
 def test_only_clips_that_both_answer_for_are_compared(tmp_path):
-    gains = load_gains(*comparison(tmp_path, missing=(1, 2, 3)), CLASSES)
+    gains = gains_of(*comparison(tmp_path, missing=(1, 2, 3)))
     assert gains is not None
     # Of clap one clip is left, which both have right; of dig none.
     assert {c.name: (c.clips, c.gains) for c in gains.classes} == {"clap": (1, (0.0,)), "sing": (3, (0.0,))}
 
 
 def test_without_a_clip_that_both_answer_for_the_figure_is_left_out(tmp_path):
-    gains = load_gains(*comparison(tmp_path, seeds=2, missing=range(7)), CLASSES)
+    gains = gains_of(*comparison(tmp_path, seeds=2, missing=range(7)))
     assert gains is None
     assert "no labelled clip that both answer for" in class_figure(gains).missing
     assert class_caption(gains) == ""
@@ -109,7 +113,7 @@ def test_an_ensemble_predicts_by_the_way_it_is_judged_by(tmp_path, way, right, t
 def test_without_kept_predictions_there_is_nothing_to_show(tmp_path):
     runs, table = comparison(tmp_path)
     (tmp_path / "naive-s0" / OUTPUTS_FILE).unlink()
-    assert load_gains(runs, table, CLASSES) is None
+    assert gains_of(runs, table) is None
     assert class_figure(None).missing
 
 
@@ -172,4 +176,4 @@ def test_every_class_is_a_row_of_the_figure():
 @pytest.mark.parametrize("kept", [["naive"], ["uni:rgb"]])
 def test_one_side_alone_is_no_comparison(tmp_path, kept):
     runs = [run for run in comparison(tmp_path)[0] if run.result.method in kept]
-    assert load_gains(runs, comparison_table([run.result for run in runs]), CLASSES) is None
+    assert gains_of(runs, comparison_table([run.result for run in runs])) is None

@@ -65,14 +65,17 @@ def test_data_with_other_labels_than_the_run_was_scored_on_has_no_answers(run, t
     assert list(found.clips) == ["train-1"]
 
 
-def test_the_first_seed_of_the_best_joint_network_answers(tmp_path):
+@pytest.mark.parametrize(("best_single", "answering"), [(0.5, "equal"), (0.95, "uni:rgb")])
+def test_the_first_seed_of_the_recommended_network_answers(tmp_path, best_single, answering):
     runs = []
-    for method, head, val in (("naive", "fused", 0.4), ("equal", "fused", 0.6), ("ensemble", "mean", 0.9)):
+    of_val = {"uni:rgb": best_single, "naive": 0.4, "equal": 0.6, "ensemble": 0.9}
+    heads = {"uni:rgb": "rgb", "ensemble": "mean"}
+    for method, val in of_val.items():
+        head = heads.get(method, "fused")
         for seed in (1, 0):
-            place = tmp_path / f"{method}-s{seed}"
+            place = tmp_path / f"{method.replace(':', '-')}-s{seed}"
             write_run(place, result(method, seed, {head: 0.5}, val={head: val}))
             runs.append(load_run(str(place)))
     found = answering_run(runs, comparison_table([run.result for run in runs]))
     assert found is not None
-    assert found.result.seed == 0
-    assert found.result.method in ("naive", "equal")
+    assert (found.result.method, found.result.seed) == (answering, 0)

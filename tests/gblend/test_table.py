@@ -12,6 +12,7 @@ from gblend import table as tables
 from gblend import table_text
 from gblend.records import PredictionScores, judged_by, to_json, write_json
 from gblend.runs import load_run, load_runs, unfinished_runs
+from gblend.table_text import deciding_cells
 from gblend.verdict import verdict
 from tests.gblend.synthetic import estimate, history, result, score, write_run
 
@@ -320,3 +321,10 @@ def test_a_table_that_fits_the_terminal_is_shown_whole():
     table = tables.comparison_table(RESULTS)
     whole = table_text.to_text(table).splitlines()
     assert table_text.to_text(table, columns=200).splitlines()[: len(table.rows) + 2] == whole[: len(table.rows) + 2]
+
+
+def test_a_cut_table_says_of_how_many_seeds_methods_are_where_they_differ_and_has_no_empty_column():
+    runs = [result("naive", seed, {"fused": 0.5}) for seed in (0, 1)] + [result("equal", 0, {"fused": 0.6})]
+    titles, lines = deciding_cells(tables.comparison_table(runs))
+    assert titles == ["method", "score", "vs naive", "vs equal", "epochs", "seeds"]
+    assert {line[0]: line[-1] for line in lines} == {"naive": "2", "equal": "1"}

@@ -203,6 +203,16 @@ def test_the_report_of_two_tasks_has_tables_and_panels_of_each(tmp_path):
     assert len(ids) == len(set(ids))
 
 
+def test_all_tasks_show_the_method_that_is_recommended(tmp_path, monkeypatch):
+    """Naive is best for verb alone, equal for noun and for both together."""
+    shown = []
+    monkeypatch.setattr("gblend.report.load_gains", lambda runs, table, names, *, joint: shown.append(joint))
+    monkeypatch.setattr("gblend.report.load_confusion", lambda runs, table, names, *, method: shown.append(method))
+    write_report(written(tmp_path, RUNS), out=str(tmp_path / "report.html"), title="Two tasks")
+    assert shown == ["equal"] * 4
+    assert "Use equal weights" in (tmp_path / "report.html").read_text()
+
+
 def test_the_report_of_several_labels_calls_nothing_accuracy(tmp_path):
     for run in MULTI:
         write_run(tmp_path / f"{run.method[:3]}-s{run.seed}", run)
@@ -240,7 +250,7 @@ def test_gains_of_several_labels_are_of_the_average_precision_of_each_class(tmp_
         )
         save_outputs(f"{place}/{OUTPUTS_FILE}", {"": {"test": outputs}})
     runs = [load_run(str(tmp_path / name)) for name in ("uni", "nai")]
-    gains = load_gains(runs, comparison_table([run.result for run in runs]), ("low", "high"))
+    gains = load_gains(runs, comparison_table([run.result for run in runs]), ("low", "high"), joint="naive")
     assert gains.metric == "average precision"
     # Ranked last, two clips of four have the precision 1/2 (ties count together); ranked first, 1.
     assert {found.name: (found.clips, found.gains) for found in gains.classes} == {

