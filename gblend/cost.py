@@ -133,8 +133,10 @@ def rest_in_words(*, seconds: float, spent: float, costs: float) -> str:
     '; all that is left: about 5 min'
     >>> rest_in_words(seconds=60.0, spent=120.0, costs=120.0), rest_in_words(seconds=0.0, spent=0.0, costs=120.0)
     ('', '')
+    >>> rest_in_words(seconds=60.0, spent=0.1 + 0.2, costs=0.3), rest_in_words(seconds=60.0, spent=0.3, costs=0.1 + 0.2)
+    ('', '')
     """
-    if not 0.0 < spent < costs:
+    if spent <= 0.0 or costs - spent < 1e-6 * costs:  # they are added up in different orders
         return ""
     return f"; all that is left: about {duration(seconds / spent * (costs - spent))}"
 

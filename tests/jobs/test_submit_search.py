@@ -84,7 +84,7 @@ def search(job_server, data, s3_client, tmp_path_factory) -> Interrupted:
     out = "s3://search/out"
     line = f"-m jobs.tune small-cpu --data {data} --out {out} {SEARCH}"
     client = job_server.submit(*line.split(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     try:
         while reached(s3_client) < 1:
             assert client.poll() is None, "the search ended before it could be killed"
