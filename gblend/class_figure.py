@@ -6,6 +6,7 @@ from gblend.figures import Figure
 from gblend.per_class import ClassGain, ClassGains
 from gblend.svg import INK, MUTED, panel
 from gblend.table_text import decimal
+from gblend.words import WAYS, capital, method_name
 
 MOST_CLASSES = 20
 """Of more classes, the half of this that gain most and the half that lose most are drawn."""
@@ -61,8 +62,10 @@ def class_caption(gains: ClassGains | None) -> str:
     gained = [found for found in gains.classes if found.mean > 0][:NAMED]
     lost = [found for found in reversed(gains.classes) if found.mean < 0][:NAMED]
     fewest = min(found.clips for found in gains.classes)
+    read = f", read {WAYS[gains.way]}," if gains.way in WAYS else ""
     text = (
-        f"The single modality is the best by validation {gains.chosen_by}. One dot a seed, the line their mean. "
+        f"{capital(method_name(gains.joint))}{read} beside {method_name(gains.single)}, the best single modality by "
+        f"validation {gains.chosen_by}. One dot a seed, the line their mean. "
         f"{len([c for c in gains.classes if c.mean > 0])} of {len(gains.classes)} classes gain, "
         f"{len([c for c in gains.classes if c.mean < 0])} lose."
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gblend.config import TrainConfig
-from gblend.methods import ENSEMBLES
+from gblend.methods import BLENDS, ENSEMBLES
 from gblend.schedule import super_epochs
 
 PROBES_STEP = 2.0
@@ -80,6 +80,22 @@ def branch_epochs(method: str, config: TrainConfig, *, modalities: int, probe_sh
     return config.epochs + (modalities + 1) * probe_share * probed_epochs(method, config)
 
 
+def network_epochs(method: str, config: TrainConfig, *, modalities: int, probe_share: float = 1.0) -> float:
+    """How long such a run takes, in epochs of the joint network; modalities count as alike. Arguments as above.
+
+    >>> config = TrainConfig(name="doc", epochs=12)
+    >>> methods = ("uni:rgb", "naive", "equal", "online", "ensemble")
+    >>> [round(network_epochs(method, config, modalities=3), 2) for method in methods]
+    [4.0, 12.0, 12.67, 36.67, 0.0]
+    """
+    if method in ENSEMBLES:
+        return 0.0
+    if method.startswith("uni:"):
+        return config.epochs / modalities
+    refitted = config.blend.refit_epochs if method in BLENDS else 0
+    return config.epochs + PROBES_STEP * probe_share * probed_epochs(method, config) + REFIT_STEP * refitted
+
+
 @dataclass(kw_only=True)
 class Pace:
     """How fast a run goes in this process: on the one worker that says so."""
@@ -121,24 +137,24 @@ class Pace:
         return f"about {duration((self.clock() - self.first_s) / self.steps * steps)}"
 
 
-def rest_in_words(*, seconds: float, spent: float, costs: float) -> str:
+def rest_in_words(*, seconds: float, done: float, whole: float) -> str:
     """How long a list of runs will go on, to be said behind one that has finished; nothing where that is not known.
 
     Args:
         seconds: What the finished runs took, in whatever process.
-        spent: Branch-epochs of these.
-        costs: Of the whole list.
+        done: Epochs of the network that they took (`network_epochs`).
+        whole: Of the whole list.
 
-    >>> rest_in_words(seconds=60.0, spent=20.0, costs=120.0)
+    >>> rest_in_words(seconds=60.0, done=20.0, whole=120.0)
     '; all that is left: about 5 min'
-    >>> rest_in_words(seconds=60.0, spent=120.0, costs=120.0), rest_in_words(seconds=0.0, spent=0.0, costs=120.0)
+    >>> rest_in_words(seconds=60.0, done=120.0, whole=120.0), rest_in_words(seconds=0.0, done=0.0, whole=120.0)
     ('', '')
-    >>> rest_in_words(seconds=60.0, spent=0.1 + 0.2, costs=0.3), rest_in_words(seconds=60.0, spent=0.3, costs=0.1 + 0.2)
+    >>> rest_in_words(seconds=60.0, done=0.1 + 0.2, whole=0.3), rest_in_words(seconds=60.0, done=0.3, whole=0.1 + 0.2)
     ('', '')
     """
-    if spent <= 0.0 or costs - spent < 1e-6 * costs:  # they are added up in different orders
+    if done <= 0.0 or whole - done < 1e-6 * whole:  # they are added up in different orders
         return ""
-    return f"; all that is left: about {duration(seconds / spent * (costs - spent))}"
+    return f"; all that is left: about {duration(seconds / done * (whole - done))}"
 
 
 def duration(seconds: float) -> str:

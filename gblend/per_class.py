@@ -46,6 +46,8 @@ class ClassGains:
 
     joint: str
     """The joint method, as `shown_joint` says."""
+    way: str
+    """How its network is read."""
     single: str
     """The best single modality's method."""
     split: str
@@ -116,6 +118,7 @@ def load_gains(
     ordered = sorted(classes, key=lambda found: (-found.mean, found.name))
     return ClassGains(
         joint=joint,
+        way=found[joint][seeds[0]].result.primary,
         single=table.best_single,
         split=table.split,
         seeds=seeds,

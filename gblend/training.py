@@ -8,19 +8,18 @@ next, and `Training.state` is what is done, as plain values.
 import copy
 import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
 
 from gblend import collective
-from gblend.batches import steps_of_epoch
+from gblend.best_epoch import best_epoch
 from gblend.clip_dataset import WindowDataset
 from gblend.config import TrainConfig
-from gblend.cost import PROBES_STEP, REFIT_STEP, Pace, probed_epochs
+from gblend.cost import Pace
 from gblend.data import RunData
 from gblend.heads import FUSED, head_name, key_of
 from gblend.joint import score_branches, score_tasks
@@ -46,6 +45,7 @@ from gblend.refit import begin_refit, continue_refit
 from gblend.run_state import Lesson, State, how_far, moments_of, moments_state, part_of, within
 from gblend.state_files import StateFiles
 from gblend.weights_ahead import WeightsAhead
+from gblend.workload import Workload
 
 Stage = Literal["start", "weights", "epochs", "refit", "scores"]
 """What a run does next: measure the untrained network, decide the weights of a super-epoch, train its epochs, train the
@@ -71,6 +71,8 @@ class Training:
     """Worker 0: where ``spread`` probes train."""
     decider: WeightsAhead = field(init=False)
     """Decides ``weights``."""
+    workload: Workload = field(init=False)
+    """What it does in all."""
     lesson: Lesson = field(init=False)
     """The network, and how far it is."""
     weights: dict[str, float] | None = None
@@ -121,6 +123,14 @@ class Training:
             needed=self.needed,
             elsewhere=self.elsewhere,
             announce=self._announce_probes,
+        )
+        self.workload = Workload(
+            config=self.config,
+            method=self.spec.method,
+            branches=len(self.model.branches),
+            clips=len(self.data.train),
+            probe_clips=len(self.data.train if self.data.probe_part is None else self.data.probe_part),
+            refit_epochs=0 if self.fresh_head is None else blend.refit_epochs,
         )
 
     def train(self) -> None:
@@ -246,59 +256,35 @@ class Training:
             self.files.write(self.state(), at=self.in_words)
 
     def _count_step(self) -> None:
-        if self.pace is not None and self.pace.count(self._step_under_way()):
+        of_this = self.workload.step_under_way(probes=self.probes_under_way, refits=self.refitting is not None)
+        if self.pace is not None and self.pace.count(of_this):
             self._tell(self.pace)
         self.unsaved_steps += 1
         if self.unsaved_steps == self.checkpoint_every:
             self.save()
 
     def _tell(self, pace: Pace) -> None:
+        left = self.steps_left()
         if pace.step is not None:
-            pace.step(1.0 - self.steps_left() / pace.whole, f"{self.title}: {self.in_words}")
+            pace.step(1.0 - left / pace.whole, f"{self.title}: {self.in_words}")
             return
-        steps = steps_of_epoch(len(self.data.train), self.config.batch_size)
-        left = pace.in_words(self.steps_left())
-        pace.say(f"{self.title}: {self.in_words} ({steps} an epoch), {left} left")
+        of_epoch = self.workload.steps_of_epoch
+        pace.say(f"{self.title}: {self.in_words} ({of_epoch} an epoch), {pace.in_words(left)} left")
 
-    def _step_under_way(self) -> float:
-        """What it counts, in steps of the whole network."""
-        probes = self.probes_under_way
-        if probes is not None:
-            return PROBES_STEP * len(probes.group) / len(self.model.branches)
-        return 1.0 if self.refitting is None else REFIT_STEP
+    def _announce_probes(self, ahead: Position) -> None:
+        if self.pace is not None:
+            self.pace.say(f"{self.title}: {self.workload.probes_in_words(ahead, self.pace)}")
 
     def steps_left(self) -> float:
         """Up to the end of the training, in steps of the whole network."""
-        config, done, clips = self.config, self.lesson.progress, len(self.data.train)
-        of_epoch = steps_of_epoch(clips, config.batch_size)
-        part = clips if self.data.probe_part is None else len(self.data.probe_part)
-        of_probe_epoch = PROBES_STEP * steps_of_epoch(part, config.batch_size)
-        left = float((config.epochs - done.epoch) * of_epoch - done.step)
-        # Those elsewhere cost no steps here; what waiting for them takes is in the pace.
-        if left > 0 and config.blend.probes != "spread":
-            undecided = self.ahead.start_epoch if self.weights is None else self.ahead.end_epoch
-            left += of_probe_epoch * probed_epochs(self.spec.method, config, start_epoch=undecided)
-            if (probes := self.probes_under_way) is not None:
-                left -= (
-                    of_probe_epoch * probes.ahead.epochs * probes.share_done(steps_of_epoch(part, config.batch_size))
-                )
-        if self.fresh_head is not None:
-            of_refit = Progress(epoch=0) if self.refitting is None else self.refitting.progress
-            left += REFIT_STEP * ((config.blend.refit_epochs - of_refit.epoch) * of_epoch - of_refit.step)
-        return left
-
-    def _announce_probes(self, ahead: Position) -> None:
-        """What probes will cost, before they begin."""
-        if self.pace is None:
-            return
-        part = len(self.data.train) if self.data.probe_part is None else len(self.data.probe_part)
-        branches = len(self.model.branches)
-        steps = PROBES_STEP * ahead.epochs * steps_of_epoch(part, self.config.batch_size)
-        spread = self.config.blend.probes == "spread"
-        self.pace.say(
-            f"{self.title}: probes epochs {ahead.start_epoch + 1} to {ahead.end_epoch} for weights: {branches} "
-            f"branches, {branches * ahead.epochs * part / len(self.data.train):.3g} branch-epochs, "
-            f"{'on workers of their own' if spread else self.pace.in_words(steps)}"
+        undecided_epoch = self.lesson.progress.epoch
+        if undecided_epoch < self.config.epochs and self.weights is not None:
+            undecided_epoch = self.ahead.end_epoch
+        return self.workload.steps_left(
+            self.lesson.progress,
+            undecided_epoch=undecided_epoch,
+            probes=self.probes_under_way,
+            refitted=None if self.refitting is None else self.refitting.progress,
         )
 
     def _train_super_epoch(self, ahead: Position) -> None:
@@ -399,24 +385,3 @@ class Training:
         self.history.append(record)
         if self.after_record is not None:
             self.after_record(record)
-
-
-def best_epoch(history: Sequence[EpochRecord]) -> int:
-    """Of a run of one branch, the trained epoch of best metric on V; of equals that of lower loss, then the first.
-
-    By the metric, because methods are compared by it, and because the loss turns up long before an accuracy goes down.
-    With several tasks by the mean of their metrics, and the sum of their losses.
-    """
-    trained = [record for record in history if record.epoch > 0]
-
-    def badness(record: EpochRecord) -> tuple[float, float, int]:
-        scores = record.heldout.values()
-        loss_nats = math.fsum(score.loss_nats for score in scores)
-        metric = math.fsum(score.value for score in scores) / len(scores)
-        return (
-            -metric if math.isfinite(metric) else math.inf,
-            loss_nats if math.isfinite(loss_nats) else math.inf,
-            record.epoch,
-        )
-
-    return min(trained, key=badness).epoch

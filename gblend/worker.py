@@ -17,7 +17,7 @@ import torch
 from gblend.batches import training_batches
 from gblend.cluster import hint, node_here, nodes, require_room
 from gblend.config import ComputeConfig, TrainConfig
-from gblend.cost import branch_epochs, rest_in_words
+from gblend.cost import branch_epochs, network_epochs, rest_in_words
 from gblend.data import RunData, load_run_data
 from gblend.evaluation import evaluate, open_evaluation
 from gblend.feeder import Feeding, tight_cache
@@ -55,6 +55,8 @@ class Plan:
     share."""
     costs: dict[RunSpec, float]
     """Of those that are not finished, each from its start: branch-epochs (`gblend.cost`)."""
+    times: dict[RunSpec, float]
+    """Of the same: epochs of the joint network, which tell how long a run takes beside another."""
     test: Literal["scored", "hidden"] = "scored"
     """Whether they are scored on the test split."""
 
@@ -133,6 +135,7 @@ def make_plan(
     runs = with_needed([RunSpec(method=m, seed=seed) for seed in seeds for m in methods], modalities, config)
     places = {run: place(run) for run in runs}
     costs: dict[RunSpec, float] = {}
+    times: dict[RunSpec, float] = {}
     share = 1.0 if loaded.probe_part is None else len(loaded.probe_part) / len(loaded.train)
     for run, where in places.items():
         settings, states = run_settings(run, config, loaded, data), f"{where}/{STATE_DIRECTORY}"
@@ -140,13 +143,14 @@ def make_plan(
             if compute.min_workers is None:
                 require_workers(states, what_decides(settings_to_keep(where, settings)), compute.workers)
             costs[run] = branch_epochs(run.method, config, modalities=len(modalities), probe_share=share)
+            times[run] = network_epochs(run.method, config, modalities=len(modalities), probe_share=share)
         else:
             delete(states)  # of a job that was killed just before it did this itself
     if costs:
         # Made once and thrown away: a network that cannot be made must not cost the start of a worker group.
         network = make_model(modalities, loaded.classes, config.model, seed=seeds[0], shapes=loaded.shapes)
         prepare(network, config, compute)
-    return Plan(data=data, config=config, places=places, costs=costs, test=test)
+    return Plan(data=data, config=config, places=places, costs=costs, times=times, test=test)
 
 
 def train_runs(
@@ -220,7 +224,7 @@ def _work(job: dict) -> None:
     lines: Lines = job["lines"]
     done, total = 0, sum(len(plan.places) for plan in plans)
     spent, cost, costs = 0.0, 0.0, sum(plan.branch_epochs for plan in plans)
-    seconds = 0.0
+    seconds, timed, times = 0.0, 0.0, sum(sum(plan.times.values()) for plan in plans)
 
     def step(share: float, where: str) -> None:
         lines.step(spent + share * cost, costs, where)
@@ -242,10 +246,11 @@ def _work(job: dict) -> None:
             cost = plan.costs.get(run, 0.0)
             needed = needed_runs(run, data.modalities, plan.config)
             result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
-            done, spent, seconds = done + 1, spent + cost, seconds + (result.seconds if cost else 0.0)
+            done, spent, timed = done + 1, spent + cost, timed + plan.times.get(run, 0.0)
+            seconds += result.seconds if cost else 0.0
             if ray.train.get_context().get_world_rank() == 0:
                 # A bar has said so already.
-                rest = "" if lines.counted else rest_in_words(seconds=seconds, spent=spent, costs=costs)
+                rest = "" if lines.counted else rest_in_words(seconds=seconds, done=timed, whole=times)
                 lines.put(f"[{done}/{total}] {describe(result)}{rest}")
             ray.train.report({"finished": done, "run": run.name})
 

@@ -22,12 +22,15 @@ from tyro.conf import Positional
 
 from jobs.terminal import Result, Speech, show, speaking
 
-__all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "main", "run", "split_speech"]
+__all__ = ["JOBS", "Flat", "JobError", "Positional", "SheetFlag", "Unchanged", "main", "run", "split_speech"]
 
 Config = TypeVar("Config")
 
 Flat = Annotated[Config, tyro.conf.arg(name="")]
 """A configuration whose fields become flags of their own: ``--optim.learning-rate``, not ``--config.optim...``."""
+
+Unchanged = Annotated[Config | None, tyro.conf.Fixed, tyro.conf.Suppress]
+"""What a recipe is before any flag: of a job's argument ``recipe``, which no flag sets."""
 
 SpeechFlags = Annotated[Speech, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 """Flags of every job."""
@@ -71,7 +74,8 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
     ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
     become subcommands. What it returns, a `Result` or where one is, is printed, at the end of stdout. With ``recipes``,
     the first argument names one, and what that makes, with the settings of ``--schedule`` where the job has that, is
-    the default of the function's argument ``config``.
+    the default of the function's argument ``config``, and its argument ``recipe``, where it has that,
+    whatever the flags say.
     """
     speech, arguments = split_speech(sys.argv[1:] if argv is None else argv)
     try:
@@ -163,9 +167,13 @@ def _with_recipe(
         what = f"there is no recipe {name!r}" if named else "the first argument names a recipe"
         print(f"error: {what}; {hint}", file=sys.stderr)
         raise SystemExit(2)
-    config, rest = recipes[name](), arguments[1:]
-    path = _value_of("--schedule", rest) if "schedule" in inspect.signature(job).parameters else None
-    return functools.partial(job, config=_scheduled(config, path) if path else config), rest, f"{prog} {name}"
+    config, rest, taken = recipes[name](), arguments[1:], inspect.signature(job).parameters
+    path = _value_of("--schedule", rest) if "schedule" in taken else None
+    given = {
+        "config": _scheduled(config, path) if path else config,
+        **({"recipe": config} if "recipe" in taken else {}),
+    }
+    return functools.partial(job, **given), rest, f"{prog} {name}"
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

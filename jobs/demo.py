@@ -4,6 +4,7 @@ python -m jobs.demo --out demo-out
 """
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -103,10 +104,11 @@ def next_steps(out: str, *, run: str, command: str) -> list[str]:
     what the clips are like:  gblend inspect demo-out/data --contact-sheet demo-out/sheet.png
     videos of your own:       README.md, "Your own videos"
     """
-    predict = f"{command} predict --run {os.path.relpath(run)} {out}/videos/test" if run else ""
+    look = [command, "inspect", f"{out}/data", "--contact-sheet", f"{out}/sheet.png"]
+    predict = [command, "predict", "--run", os.path.relpath(run or out), f"{out}/videos/test"]
     return [
-        f"what the clips are like:  {command} inspect {out}/data --contact-sheet {out}/sheet.png",
-        *([f"use what is advised:      {predict}"] if run else []),
+        f"what the clips are like:  {shlex.join(look)}",
+        *([f"use what is advised:      {shlex.join(predict)}"] if run else []),
         'videos of your own:       README.md, "Your own videos"',
     ]
 

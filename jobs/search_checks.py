@@ -9,7 +9,6 @@ from gblend.contest import contestants
 from gblend.methods import check_methods
 from gblend.run_files import flat
 from gblend.space import random_points
-from jobs.recipes import RECIPES
 from jobs.spaces import CENTRES
 from jobs.trial import Search
 from schemas import Task
@@ -59,15 +58,10 @@ def require_readers_of(search: Search, samples: int, tasks: Mapping[str, Task]) 
         check_methods([method], search.modalities, config, tasks)
 
 
-def require_not_drawn(search: Search, samples: int) -> None:
-    """Raise ``ValueError`` where a flag changes what the space draws whatever the flag says.
-
-    Of a recipe that is none of ours it is not known what was changed.
-    """
-    if search.recipe.name not in RECIPES:
-        return
-    recipe = flat(RECIPES[search.recipe.name]().to_json())
-    given = {name: value for name, value in flat(search.recipe.to_json()).items() if value != recipe.get(name)}
+def require_not_drawn(search: Search, samples: int, *, recipe: TrainConfig) -> None:
+    """Raise ``ValueError`` where what changed ``recipe`` into the search's is what the space draws whatever it says."""
+    before = flat(recipe.to_json())
+    given = {name: value for name, value in flat(search.recipe.to_json()).items() if value != before.get(name)}
     for drawn in random_points(search.space_of, seed=search.seed, count=samples):
         for name in drawn.made.settings:
             if name in given and name not in CENTRES:

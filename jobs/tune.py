@@ -25,7 +25,7 @@ from gblend.trials import Trial, best_trial, worth_their_cost
 from gblend.tuning_page import write_tuning_page
 from gblend.worker import make_plan
 from jobs.cache import with_cache
-from jobs.cli import Flat, JobError, run
+from jobs.cli import Flat, JobError, Unchanged, run
 from jobs.commands import command_line
 from jobs.final import compare_rows, plan_rows, train_rows
 from jobs.places import absolute
@@ -53,6 +53,7 @@ def tune(
     seed: int = 0,
     final_seeds: tuple[int, ...] = (1, 2, 3),
     compute: Flat[ComputeConfig] = COMPUTE,
+    recipe: Unchanged[TrainConfig] = None,
 ) -> Result:
     """Search schedules of loss weights, and train the best one anew beside the paper's and equal weights.
 
@@ -75,6 +76,7 @@ def tune(
         seed: Of the search, and of every trial's training.
         final_seeds: Of the trainings that are compared in the end; the search has not seen them.
         compute: Workers of each trial and what each of them holds.
+        recipe: What ``config`` was before its flags; None: it is a recipe itself.
     """
     data, out = absolute(data), absolute(out)
     compute = with_cache(compute, data)
@@ -100,7 +102,7 @@ def tune(
         compute=compute,
     )
     require_readers_of(searched, num_samples, loaded.tasks)
-    require_not_drawn(searched, num_samples)
+    require_not_drawn(searched, num_samples, recipe=recipe or config)
     settings = {
         **config.to_json(),
         "space": space,

@@ -58,6 +58,11 @@ def test_gains_are_differences_of_accuracy_class_by_class_the_largest_first(tmp_
     assert [c.gains for c in gains.classes] == [(0.5, 0.5), (0.0, 0.0), (-0.5, -0.5)]
 
 
+def test_the_caption_names_both_methods_and_how_the_network_is_read(tmp_path):
+    caption = class_caption(gains_of(*comparison(tmp_path)))
+    assert caption.startswith("Naive joint training, read by its fused head, beside rgb alone, the best single")
+
+
 def test_only_clips_that_both_answer_for_are_compared(tmp_path):
     gains = gains_of(*comparison(tmp_path, missing=(1, 2, 3)))
     assert gains is not None
@@ -149,7 +154,7 @@ SINGLE_IS_BEST = (("uni:rgb", "rgb", 0.9), ("naive", "fused", 0.4), ("equal", "f
 
 def many(count):
     classes = tuple(ClassGain(name=f"c{i:02}", clips=5, gains=((count / 2 - i) / 100,)) for i in range(count))
-    return ClassGains(joint="naive", single="uni:rgb", split="test", seeds=(0,), classes=classes)
+    return ClassGains(joint="naive", way="fused", single="uni:rgb", split="test", seeds=(0,), classes=classes)
 
 
 def test_of_many_classes_the_ends_are_drawn_and_the_rest_is_counted():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gblend.best_epoch import best_epoch
 from gblend.config import BlendConfig, OptimConfig
 from gblend.cost import branch_epochs as predicted
 from gblend.inputs import to_inputs
@@ -23,7 +24,7 @@ from gblend.records import (
 )
 from gblend.run_files import load_checkpoint
 from gblend.runner import Runner
-from gblend.training import Training, best_epoch
+from gblend.training import Training
 from tests.gblend.carried import (
     assert_same_bits,
     carry_out,

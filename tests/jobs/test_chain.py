@@ -21,6 +21,7 @@ from gblend.group import RAY_PREFIX
 from gblend.methods import RunSpec
 from gblend.runner import Runner
 from gblend.runs import load_runs
+from gblend.words import method_name
 from gblend.worker import make_plan, train_runs
 from jobs.cli import main
 from jobs.compare import compare
@@ -88,7 +89,8 @@ def comparison(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("comparison")
     report = compare(config=CONFIG, data=data, out=str(out), seeds=(0,), compute=UP_TO_THREE)
     assert report.place == f"{out}/report.html"
-    assert Path(report.numbers["advised_run"], "result.json").is_file()
+    advised = json.loads(Path(report.numbers["advised_run"], "result.json").read_text())["method"]
+    assert f"Use {method_name(advised)}" in (out / "report.html").read_text()
     return out
 
 

@@ -1,8 +1,10 @@
+from dataclasses import dataclass
+
 import pytest
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from jobs.cli import JobError, main, run
+from jobs.cli import Flat, JobError, Unchanged, main, run
 
 
 def work(*, clips: int, rate: float = 0.5) -> str:
@@ -18,6 +20,14 @@ def work(*, clips: int, rate: float = 0.5) -> str:
         raise ValueError(f"clips must not be negative, got {clips}")
     print("working")
     return f"result-{clips}-{rate}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    name: str
+    """Of the recipe."""
+    clips: int = 3
+    """How many."""
 
 
 def test_the_result_is_the_last_line_on_stdout(capsys):
@@ -112,3 +122,18 @@ def test_an_error_in_a_real_task_is_one_line(ray_session, capsys):
 
     assert run(work_in_ray, []) == 1
     assert capsys.readouterr().err == "error: bad clip\n"
+
+
+def test_a_job_may_be_told_the_recipe_as_it_was_before_any_flag(capsys):
+    def count(*, config: Flat[Counted], recipe: Unchanged[Counted] = None) -> str:
+        """Count.
+
+        Args:
+            config: The recipe.
+            recipe: What it was.
+        """
+        return f"{config.name} {config.clips} {recipe}"
+
+    assert run(count, ["few", "--name", "mine", "--clips", "5"], recipes={"few": lambda: Counted(name="few")}) == 0
+    assert capsys.readouterr().out.strip() == f"mine 5 {Counted(name='few')}"
+    assert run(count, ["few", "--recipe.clips", "5"], recipes={"few": lambda: Counted(name="few")}) == 2

@@ -1,5 +1,6 @@
 """What the demo says around its steps; the steps themselves are those of other jobs."""
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import jobs.demo
 from jobs.cli import run
+from jobs.demo import next_steps
 from jobs.terminal import Result
 
 
@@ -48,3 +50,9 @@ def test_it_ends_with_what_to_run_next_and_then_the_report(said):
 def test_where_gblend_is_not_on_the_path_it_is_named_by_its_place(said, tmp_path):
     command = said[-5].removeprefix("what the clips are like:").split()[0]
     assert (tmp_path / command).exists()
+
+
+def test_what_it_says_to_run_next_can_be_copied_from_a_folder_with_a_space_in_its_name():
+    inspect, predict, _ = next_steps("my demo", run="my demo/comparison/runs/equal-s0", command="gblend")
+    assert shlex.split(inspect.split("  ")[1])[2] == "my demo/data"
+    assert shlex.split(predict.split(":", 1)[1])[3:] == ["my demo/comparison/runs/equal-s0", "my demo/videos/test"]

@@ -116,6 +116,10 @@ def test_a_search_that_goes_on_may_find_another_winner(data, tmp_path):
     ("arguments", "message"),
     [
         (["--space", "weights", "--blend.smoothing", "0.3"], "blend.smoothing is read by tracked, online only, not by"),
+        (
+            ["--name", "mine", "--blend.first-epochs", "2"],
+            "--blend.first-epochs 2 would not be used: --space blends draws it",
+        ),
         (["--blend.first-epochs", "2"], "--blend.first-epochs 2 would not be used: --space blends draws it"),
         (["--later", "1 optim.learning_rate 0.1"], "--later is not for a search"),
         (["--final-seeds", "0"], "--final-seeds must be one or more and not hold the seed of the search (0)"),
@@ -133,11 +137,15 @@ def test_what_no_search_could_use_is_one_line_before_anything_starts(data, tmp_p
 TOUCH = EncodersConfig(other={"touch": "mine:encoder"})
 
 
-@pytest.mark.parametrize(
-    "recipe", [replace(CONFIG, name="mine"), replace(small_cpu(), model=replace(small_cpu().model, encoders=TOUCH))]
-)
-def test_a_recipe_or_a_modality_of_ones_own_may_be_searched(tmp_path, recipe):
-    require_not_drawn(search_of(tmp_path, recipe=recipe), 3)
+def test_a_modality_of_ones_own_may_be_searched(tmp_path):
+    recipe = small_cpu()
+    touched = replace(recipe, model=replace(recipe.model, encoders=TOUCH))
+    require_not_drawn(search_of(tmp_path, recipe=touched), 3, recipe=recipe)
+
+
+def test_a_recipe_of_ones_own_keeps_what_the_space_draws_anyway(tmp_path):
+    mine = replace(CONFIG, name="mine", blend=replace(CONFIG.blend, first_epochs=2))
+    require_not_drawn(search_of(tmp_path, recipe=mine), 3, recipe=mine)
 
 
 def test_a_data_set_without_a_test_split_is_refused_before_anything_starts(tmp_path, capsys):
