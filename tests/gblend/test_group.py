@@ -8,8 +8,9 @@ import weakref
 import pytest
 import ray.train
 from ray.exceptions import ActorDiedError, RayTaskError
+from ray.train.torch import TorchTrainer
 
-from gblend.group import fitted, own_interrupts
+from gblend.group import _Unwatched, fitted, own_interrupts
 from gblend.lines import LOST, Lines
 
 
@@ -96,3 +97,13 @@ def test_ctrl_c_is_an_interruption_though_ray_train_ends_as_if_all_went_well_and
     with pytest.raises(KeyboardInterrupt):
         fit()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_process_that_watches_a_controller_is_rays_default_and_the_only_thing_a_search_leaves_out():
+    def callbacks(trainer: type[TorchTrainer]) -> list[str]:
+        made = trainer(lambda _: None, scaling_config=ray.train.ScalingConfig(num_workers=1))
+        return [type(each).__name__ for each in made._create_default_callbacks()]
+
+    every, ours = callbacks(TorchTrainer), callbacks(_Unwatched)
+    assert [name for name in every if name not in ours] == ["PlacementGroupCleanerCallback"]
+    assert [name for name in every if name in ours] == ours
