@@ -272,6 +272,34 @@ def test_the_data_section_counts_and_explains(text):
     assert "fps 15.0, codec jpeg" in page.sections["data"]
 
 
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        (0, "Every clip of the manifest is in the shards."),
+        (7, "The data set has no ledger that says why clips are missing."),
+    ],
+)
+def test_without_a_ledgers_reasons_the_data_section_says_whether_clips_are_missing(tmp_path, failed, said):
+    write_run(tmp_path / "run", result("naive", 3, {"fused": 0.25}), history(("fused",), {}))
+    summary = replace(SUMMARY, losses=(), counts={"train": {"ok": 90, "failed": failed, "skipped": 0}})
+    out = write_report(
+        load_runs(str(tmp_path / "run")), out=str(tmp_path / "r.html"), title="", dataset_summary=summary
+    )
+    assert said in Page(Path(out).read_text(encoding="utf-8")).sections["data"]
+
+
+@pytest.mark.parametrize(
+    ("split", "said"), [("test", "Methods are chosen on val, and told with test."), ("val", "on val.")]
+)
+def test_the_words_say_what_methods_are_chosen_on_and_told_with(tmp_path, split, said):
+    scored = result("naive", 0, {"fused": 0.25}, val={"fused": 0.5})
+    found = replace(scored, scores={name: each for name, each in scored.scores.items() if name in ("val", split)})
+    write_run(tmp_path / "run", found, history(("fused",), {}))
+    out = write_report(load_runs(str(tmp_path / "run")), out=str(tmp_path / "r.html"), title="")
+    (words,) = [line for line in Path(out).read_text(encoding="utf-8").splitlines() if "Methods are chosen on" in line]
+    assert words.removesuffix("</dd>").endswith(said)
+
+
 def test_settings_versions_runs_and_command_are_listed(text):
     page = Page(text)
     assert "optim.learning_rate" in page.sections["settings"]

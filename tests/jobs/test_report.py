@@ -4,6 +4,7 @@ import pytest
 
 from gblend.records import write_json
 from jobs.cli import run
+from jobs.recipes import small_cpu
 from jobs.report import report
 from tests.gblend.synthetic import history, result, write_run
 from tests.gblend.synthetic_data import write_dataset
@@ -43,6 +44,18 @@ def test_a_comparison_directory_becomes_a_page_with_clips_and_data(tmp_path: Pat
     assert "rgb, 2 frames" in text
     assert "bad0: moov missing" in text
     assert f"gblend report {tmp_path / 'cmp'} --out {out}" in text
+
+
+def test_the_page_ends_with_the_command_that_trains_these_runs_and_the_one_that_made_the_page(tmp_path: Path):
+    write_dataset(tmp_path / "data")
+    for seed in (0, 1):
+        config = {**small_cpu().to_json(), "epochs": 7, "method": "equal", "data": str(tmp_path / "data")}
+        place = tmp_path / "cmp" / "runs" / f"equal-s{seed}"
+        write_run(place, result("equal", seed, {"fused": 0.5}), history(("fused",), {}), config=config)
+    assert run(report, [str(tmp_path / "cmp"), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    trained = f"gblend compare small-cpu --data {tmp_path}/data --out OUT --methods equal --seeds 0 1 --epochs 7"
+    assert f"{trained}\ngblend report {tmp_path}/cmp" in text
 
 
 def test_runs_and_data_on_s3_become_the_page_that_local_ones_become(tmp_path: Path, s3_client, s3_bucket):
