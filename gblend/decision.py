@@ -101,8 +101,9 @@ def _why(chosen: Candidate, advice: Advice, table: ComparisonTable) -> str:
     share = chosen.branch_epochs / best.branch_epochs
     cheaper = f", with {decimal(share, 2)} of the training" if share < 0.995 else ""
     is_at = f"{agree(best.method, 'is', 'are')} {distance(best.val - chosen.val)} it"
+    read = f"{_read(best)}," if _read(best) else ""
     return (
-        f"{capital(name_of(best))}{_read(best)} {is_at} in validation {table.measure}, within the noise of val (under "
+        f"{capital(name_of(best))}{read} {is_at} in validation {table.measure}, within the noise of val (under "
         f"{decimal(table.val_noise)}). Of two so close this one is used: a single training run gives it{cheaper}."
     )
 

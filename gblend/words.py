@@ -25,7 +25,7 @@ NAMES = {
 
 WAYS = {
     FUSED: "by its fused head",
-    REFIT: "by a fused head trained anew on its trunks",
+    REFIT: "by a fused head trained anew on frozen trunks",
     BEST_HEAD: "by the head that is best on V",
     MEAN: "by the mean of all heads",
     STACK: "by the stack of all heads",

@@ -30,7 +30,7 @@ def test_what_one_run_gives_is_used_while_it_is_within_noise_of_the_best():
     assert found is not None
     assert found.use == "Use equal weights, read by the stack of all heads."
     assert found.why == (
-        "Fine-tuning single-modality networks, read by its fused head is .040 above it in validation accuracy, within "
+        "Fine-tuning single-modality networks, read by its fused head, is .040 above it in validation accuracy, within "
         "the noise of val (under .050). Of two so close this one is used: a single training run gives it, with .33 of "
         "the training."
     )
