@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gblend.config import TrainConfig
-from gblend.methods import BLENDS
+from gblend.config import BlendConfig, TrainConfig
+from gblend.methods import BLENDS, READERS
 from gblend.records import write_json
 from gblend.settings import with_settings
 from gblend.storage import read_bytes
@@ -33,13 +33,14 @@ class Candidate:
             raise ValueError(f"a schedule is of a method that blends ({', '.join(BLENDS)}), got {self.method!r}")
 
     def config(self, recipe: TrainConfig) -> TrainConfig:
-        """The recipe's configuration with these settings.
+        """The recipe's configuration with these settings; where probes train is said to a method that has some.
 
         >>> found = Candidate(method="online", settings={"blend.first_epochs": 4})
         >>> found.config(TrainConfig(name="doc")).blend.first_epochs
         4
         """
-        return with_settings(recipe, self.settings)
+        nowhere = {} if self.method in READERS["probes"] else {"blend.probes": BlendConfig().probes}
+        return with_settings(recipe, {**nowhere, **self.settings})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; lists for tuples."""

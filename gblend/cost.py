@@ -83,6 +83,8 @@ def branch_epochs(method: str, config: TrainConfig, *, modalities: int, probe_sh
 def network_epochs(method: str, config: TrainConfig, *, modalities: int, probe_share: float = 1.0) -> float:
     """How long such a run takes, in epochs of the joint network; modalities count as alike. Arguments as above.
 
+    Probes that train elsewhere, side by side, are waited for as long as one of them trains.
+
     >>> config = TrainConfig(name="doc", epochs=12)
     >>> methods = ("uni:rgb", "naive", "equal", "online", "ensemble")
     >>> [round(network_epochs(method, config, modalities=3), 2) for method in methods]
@@ -93,7 +95,8 @@ def network_epochs(method: str, config: TrainConfig, *, modalities: int, probe_s
     if method.startswith("uni:"):
         return config.epochs / modalities
     refitted = config.blend.refit_epochs if method in BLENDS else 0
-    return config.epochs + PROBES_STEP * probe_share * probed_epochs(method, config) + REFIT_STEP * refitted
+    each = 1.0 if config.blend.probes == "spread" else PROBES_STEP
+    return config.epochs + each * probe_share * probed_epochs(method, config) + REFIT_STEP * refitted
 
 
 @dataclass(kw_only=True)

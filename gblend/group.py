@@ -5,7 +5,7 @@ function (2.60): that ends the training with an error of the controller. Here it
 
 And beside every group it starts a process that removes the group's placement when its controller is killed, and then
 never ends (2.60: it tries to end itself from a thread). A search kills a controller with every trial that it stops, and
-each would leave 200 MB on the head node; since a search removes placements itself, its groups do without.
+each would leave 200 MB on the head node; since a search removes the placements of trials itself, those do without.
 """
 
 import signal

@@ -33,6 +33,10 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
+PROCESS_LOST = "its process was lost: killed, out of memory, or with its node"
+"""A reason that may be the machine's, and not that of what was trained."""
+
+
 def reason_of(error: BaseException) -> str:
     r"""The line of a failure that says what went wrong; Ray says it last.
 
@@ -46,7 +50,7 @@ def reason_of(error: BaseException) -> str:
     lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lost or any(words in line for line in lines for words in LOST_WORDS):
-        return "its process was lost: killed, out of memory, or with its node"
+        return PROCESS_LOST
     return lines[-1] if lines else type(error).__name__
 
 

@@ -129,7 +129,7 @@ def render_report(
         features=_features(dataset_summary),
         runs=runs,
         settings=settings([run.config for run in runs]),
-        versions={**_versions(), **(dataset_summary.versions if dataset_summary else {})},
+        versions={**versions(), **(dataset_summary.versions if dataset_summary else {})},
         command=command,
         decimal=decimal,
         ogr_text=ogr_text,
@@ -203,7 +203,8 @@ def _features(summary: DatasetSummary | None) -> list[tuple[str, str]]:
     ]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what makes a page and trains."""
     found = {"python": platform.python_version()}
     for name in ("gblend", "torch", "ray", "matplotlib"):
         try:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from gblend.contest import EQUAL, FOUND, PAPER_SCHEDULE
 from gblend.figures import Figure, all_heads, weights_figure
 from gblend.page import render, write_page
-from gblend.report import settings
+from gblend.report import settings, versions
 from gblend.runs import Run
 from gblend.scores import metric_words
 from gblend.svg import palette_css
@@ -80,6 +80,7 @@ def write_tuning_page(
         metric=metric,
         trials=[_row(trial, best) for trial in sorted(trials, key=lambda t: t.number)],
         settings=settings([config]),
+        versions=versions(),
         command=command,
         palettes=tuple(Markup(palette_css(names, dark=dark)) for dark in (False, True)),
     )

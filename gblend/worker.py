@@ -56,7 +56,7 @@ class Plan:
     costs: dict[RunSpec, float]
     """Of those that are not finished, each from its start: branch-epochs (`gblend.cost`)."""
     times: dict[RunSpec, float]
-    """Of the same: epochs of the joint network, which tell how long a run takes beside another."""
+    """Of the same: epochs of the joint network (`gblend.cost`), which tell how long a run takes beside another."""
     test: Literal["scored", "hidden"] = "scored"
     """Whether they are scored on the test split."""
 
@@ -69,6 +69,11 @@ class Plan:
     def branch_epochs(self) -> float:
         """What these cost."""
         return sum(self.costs.values())
+
+    @property
+    def network_epochs(self) -> float:
+        """How long these take."""
+        return sum(self.times.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +166,7 @@ def train_runs(
     more: Sequence[Plan] = (),
     say: Callable[[str], object] = print_line,
     step: Callable[[float, float, str], object] | None = None,
+    room: Literal["check", "checked"] = "check",
 ) -> None:
     """Carry out a plan on a worker group of its own and wait for it.
 
@@ -172,7 +178,9 @@ def train_runs(
         storage: Directory, shared by the nodes, below which Ray Train keeps its own state until the end.
         more: Plans of the same data with other settings, for the same group afterwards.
         say: Told such a line.
-        step: Told how many branch-epochs of how many are done, and where that is; lines do not say that then.
+        step: Told how many epochs of the network of how many are done, and where that is; lines do not say that then.
+        room: Whether there is room for the workers is asked here, where it can be told; ``checked``: it was asked in
+            another process, on the head node, and workers that have none now wait for some.
 
     Raises:
         RuntimeError: A worker failed, and failed again after ``compute.restarts`` restarts.
@@ -183,7 +191,8 @@ def train_runs(
     spread = any(p.config.blend.probes == "spread" and any(run.method == "online" for run in p.places) for p in plans)
     if spread:
         require_torch_ingest(compute)
-    require_room(compute, spread=spread)
+    if room == "check":
+        require_room(compute, spread=spread)
     if (line := hint(compute)) is not None:
         say(line)
     with probe_groups(plan.data, compute, say=say) if spread else nullcontext() as desk:
@@ -223,11 +232,11 @@ def _work(job: dict) -> None:
     here = ray.train.get_context().get_local_world_size() if job["desk"] is None else workers_here(compute)
     lines: Lines = job["lines"]
     done, total = 0, sum(len(plan.places) for plan in plans)
-    spent, cost, costs = 0.0, 0.0, sum(plan.branch_epochs for plan in plans)
-    seconds, timed, times = 0.0, 0.0, sum(sum(plan.times.values()) for plan in plans)
+    spent, takes, whole = 0.0, 0.0, sum(plan.network_epochs for plan in plans)
+    seconds = 0.0
 
     def step(share: float, where: str) -> None:
-        lines.step(spent + share * cost, costs, where)
+        lines.step(spent + share * takes, whole, where)
 
     for plan in plans:
         data, device = open_data(plan.data, plan.config, compute, here=here, say=lines.put)
@@ -243,14 +252,13 @@ def _work(job: dict) -> None:
             step=step if lines.counted else None,
         )
         for run, directory in plan.places.items():
-            cost = plan.costs.get(run, 0.0)
+            takes = plan.times.get(run, 0.0)
             needed = needed_runs(run, data.modalities, plan.config)
             result = runner.run(run, directory, {head: plan.places[other] for head, other in needed.items()})
-            done, spent, timed = done + 1, spent + cost, timed + plan.times.get(run, 0.0)
-            seconds += result.seconds if cost else 0.0
+            done, spent, seconds = done + 1, spent + takes, seconds + (result.seconds if takes else 0.0)
             if ray.train.get_context().get_world_rank() == 0:
                 # A bar has said so already.
-                rest = "" if lines.counted else rest_in_words(seconds=seconds, done=timed, whole=times)
+                rest = "" if lines.counted else rest_in_words(seconds=seconds, done=spent, whole=whole)
                 lines.put(f"[{done}/{total}] {describe(result)}{rest}")
             ray.train.report({"finished": done, "run": run.name})
 

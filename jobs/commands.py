@@ -1,5 +1,5 @@
 """Commands that a page names: the one that is running, and the one that trains given runs again, from their settings:
-recipe, data, methods, seeds, and a flag for each setting that is not the recipe's.
+recipe, data, methods, seeds, workers, and a flag for each setting that is not the recipe's.
 """
 
 import shlex
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gblend.config import ComputeConfig
 from gblend.run_files import flat, with_defaults
 from gblend.runs import Run
 from jobs.cli import split_speech
@@ -25,14 +26,15 @@ def command_line() -> str:
 
 
 def train_commands(runs: Sequence[Run]) -> list[str]:
-    """One line for all runs whose settings agree in everything but method and seed; runs of recipes that are not ours,
-    or without settings, have none.
+    """One line for all runs whose settings agree in everything but method and seed, and that as many workers trained;
+    runs of recipes that are not ours, or without settings, have none.
     """
     found: dict[tuple[str, str, tuple[str, ...]], list[Run]] = {}
     for run in runs:
         flags = changed_flags(run.config)
         if flags is not None and run.config.get("data"):
-            found.setdefault((run.config["name"], run.config["data"], tuple(flags)), []).append(run)
+            workers = () if run.result.workers == ComputeConfig().workers else ("--workers", str(run.result.workers))
+            found.setdefault((run.config["name"], run.config["data"], (*flags, *workers)), []).append(run)
     lines = []
     for (recipe, data, flags), of_settings in found.items():
         methods = list(dict.fromkeys(run.result.method for run in of_settings))

@@ -113,7 +113,8 @@ class Commons:
                     test="hidden",
                 )
                 if plan.pending:
-                    train_runs(plan, compute, storage=place)
+                    # The driver has asked for room; this process cannot tell whether nodes may still come.
+                    train_runs(plan, compute, storage=place, room="checked")
                 future.set_result(None)
             except Exception as error:
                 # Whatever it is, nobody may wait for ever; who asks next tries again.

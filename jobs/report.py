@@ -23,15 +23,20 @@ from jobs.commands import train_commands
 from jobs.places import absolute
 from jobs.terminal import Result
 
+TITLE = "Gradient-Blending report"
+
+CLIPS_PER_SPLIT = 2
+"""Sample clips on a page."""
+
 
 def report(
     runs: Positional[tuple[str, ...]],
     /,
     *,
     out: str = "report.html",
-    title: str = "Gradient-Blending report",
+    title: str = TITLE,
     data: str = "",
-    clips_per_split: int = 2,
+    clips_per_split: int = CLIPS_PER_SPLIT,
     predict_by: Literal["fused", "best-head", "mean", "stack"] | None = None,
 ) -> Result:
     """Write one HTML page about finished runs: verdict, methods, overfitting curves, OGR, weights, clips, data.
@@ -46,8 +51,13 @@ def report(
     """
     if not runs:
         raise ValueError("no run given; name at least one run directory or comparison directory")
-    way = ["--predict-by", predict_by] if predict_by else []
-    command = shlex.join(["gblend", "report", *runs, "--out", out, *way])
+    flags = [
+        *(["--title", title] if title != TITLE else []),
+        *(["--data", data] if data else []),
+        *(["--clips-per-split", str(clips_per_split)] if clips_per_split != CLIPS_PER_SPLIT else []),
+        *(["--predict-by", predict_by] if predict_by else []),
+    ]
+    command = shlex.join(["gblend", "report", *runs, "--out", out, *flags])
     places, out, data = list(map(absolute, runs)), absolute(out), absolute(data) if data else ""
     found = [loaded for directory in places for loaded in load_runs(directory, predict_by)]
     unfinished = [name for directory in places for name in unfinished_runs(directory)]
@@ -69,9 +79,9 @@ def write_page(
     runs: list[Run],
     *,
     out: str,
-    title: str = "Gradient-Blending report",
+    title: str = TITLE,
     data: str = "",
-    clips_per_split: int = 2,
+    clips_per_split: int = CLIPS_PER_SPLIT,
     notes: Sequence[str] = (),
     command: str,
 ) -> str:

@@ -29,10 +29,10 @@ def require_usable(
         raise ValueError(f"--num-samples must be at least 1, got {num_samples}")
     if max_concurrent is not None and max_concurrent < 1:
         raise ValueError(f"--max-concurrent must be at least 1, got {max_concurrent}")
-    if not final_seeds or seed in final_seeds:
+    if not final_seeds or seed in final_seeds or min(final_seeds) < 0:
         raise ValueError(
-            f"--final-seeds must be one or more and not hold the seed of the search ({seed}), by which the winner was "
-            f"chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
+            f"--final-seeds must be one or more, not negative and not hold the seed of the search ({seed}), by which "
+            f"the winner was chosen; got {' '.join(map(str, final_seeds)) or 'none'}"
         )
     if config.later:
         raise ValueError("--later is not for a search: it is what a trial of a population ends with; leave it out")

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gblend.config import ComputeConfig
 from gblend.group import RAY_PREFIX, delete_ray_directories
+from gblend.lines import PROCESS_LOST
 from gblend.placement import resources_of, room
 from gblend.population import generation_ends
 from gblend.run_files import STATE_DIRECTORY
@@ -201,8 +202,10 @@ def _concluded(search: Search, samples: int) -> list[Trial]:
     delete_ray_directories(search.out)
     for trial in found:
         if trial.state in ("stopped", "failed"):
-            delete(f"{trial.directory}/{RUN_DIRECTORY}/{STATE_DIRECTORY}")
             delete_ray_directories(trial.directory)
+        # One that lost its machine too often may be gone on with by hand.
+        if trial.state == "stopped" or (trial.state == "failed" and trial.reason != PROCESS_LOST):
+            delete(f"{trial.directory}/{RUN_DIRECTORY}/{STATE_DIRECTORY}")
     left = samples - sum(trial.state != "running" for trial in found if trial.number < samples)
     if left:
         raise JobError(f"{left} of {samples} trials have not ended; the same command goes on with them")

@@ -90,7 +90,7 @@ def carry_out(plan: Plan, compute: ComputeConfig, *, storage: str, more: Sequenc
         runs = "1 run" if pending == 1 else f"{pending} runs"
         cost = sum(each.branch_epochs for each in plans)
         say(f"to train: {runs}, {cost:.4g} branch-epochs ({BRANCH_EPOCH})")
-        with progress("train", "branch-epochs", total=cost) as shown, connect():
+        with progress("train", "network epochs", total=sum(each.network_epochs for each in plans)) as shown, connect():
             step = shown.step if shown.live else None
             try:
                 train_runs(plans[0], compute, storage=storage, more=plans[1:], say=say, step=step)

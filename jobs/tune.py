@@ -143,7 +143,7 @@ def tune(
         best_run=load_run(f"{best.directory}/{RUN_DIRECTORY}", config.predict_by),
         shares={} if missing else importance(trials, domains, seed=seed),
         why_no_shares=missing,
-        config=settings,
+        config={**settings, "final_seeds": final_seeds},
         command=command_line(),
     )
     return Result(

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from jobs.recipes import small_cpu
-from tests.commands import assert_taken, commands_in
+from tests.commands import assert_taken, commands_in, require_fitting_data
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+PAGES = ("quickstart", "method", "data", "clusters", "training", "tuning", "terminal")
+"""Those with commands."""
 
 
 def make_tables():
@@ -47,10 +51,21 @@ def test_the_method_page_has_every_equation_algorithm_table_and_figure_of_the_pa
         assert list(dict.fromkeys(numbers)) == list(range(1, count + 1))
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "method.md", "data.md", "clusters.md", "training.md"])
-def test_every_command_on_a_page_is_one_the_program_takes(page, monkeypatch, capsys):
-    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
-    assert_taken(commands_in("\n".join(blocks)), monkeypatch, capsys)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(DOCS / f"{name}.md" for name in PAGES)], ids=lambda p: p.stem)
+def test_every_command_on_a_page_is_one_the_program_takes_on_the_data_it_makes_before(page, monkeypatch, capsys):
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    taken = assert_taken(commands_in("\n".join(blocks)), monkeypatch, capsys)
+    read = require_fitting_data(taken)
+    assert read > 0 or not any("rgb" in each for each in taken)
+
+
+def test_no_run_is_given_to_a_report_twice_by_the_readme(monkeypatch, capsys):
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    taken = assert_taken(commands_in("\n".join(blocks)), monkeypatch, capsys)
+    places = {each["out"] for each in taken if "config" in each}
+    (reported,) = [command[1:-2] for command in commands_in("\n".join(blocks)) if command[0] == "report"]
+    assert len(reported) == 1
+    assert set(reported) <= places
 
 
 def test_every_flag_on_the_method_page_is_a_setting_of_a_recipe():

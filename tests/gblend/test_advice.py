@@ -7,7 +7,7 @@ import pytest
 from gblend.advice import advise, candidates
 from gblend.advice_words import advice_words
 from gblend.records import PredictionScores
-from gblend.table import comparison_table
+from gblend.table import comparison_table, spread
 from tests.gblend.synthetic import result, score
 
 
@@ -119,6 +119,24 @@ def test_a_gain_within_noise_is_said_to_be_none():
         "noise), at 4.0 times the training: here its weights add nothing that these runs could show; equal weights are "
         "the cheaper choice."
     )
+
+
+def test_a_loss_beyond_noise_is_said_to_be_one():
+    table = replace(comparison_table(RESULTS), noise_95=0.01, clips_95=0.0)
+    found = advise(RESULTS, table)
+    (gain,) = found.gains
+    worse = replace(found, gains=(replace(gain, gain=spread([-0.03, -0.05])),))
+    assert advice_words(worse, table)[1].endswith(
+        "(beyond noise), at 4.0 times the training: here its weights cost accuracy; equal weights are the cheaper "
+        "choice."
+    )
+
+
+def test_weights_that_cost_no_more_are_not_told_to_be_dearer():
+    table = replace(comparison_table(RESULTS), noise_95=0.05, clips_95=0.0)
+    found = advise(RESULTS, table)
+    same = replace(found, gains=tuple(replace(gain, times=1.0) for gain in found.gains))
+    assert advice_words(same, table)[1].endswith("here its weights add nothing that these runs could show.")
 
 
 def test_a_gain_beyond_noise_is_said_to_pay():

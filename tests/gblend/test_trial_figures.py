@@ -2,6 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
+from importlib import metadata
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_the_page_of_a_search_without_a_winner_shows_every_trial_and_its_reason(
         best_run=None,
         shares={},
         why_no_shares="It needs 6.",
-        config={"epochs": 2},
+        config={"epochs": 2, "final_seeds": (4, 5)},
         command="gblend tune",
     )
     page = (tmp_path / "report.html").read_text()
@@ -125,3 +126,5 @@ def test_the_page_of_a_search_without_a_winner_shows_every_trial_and_its_reason(
     assert "CUDA &lt;out&gt; of memory" in page
     assert all(f'data-trial="{number}"' in page for number in (0, 1))
     assert "It needs 6." in page
+    assert "<dt>final_seeds</dt><dd>[4, 5]</dd>" in page
+    assert f"torch {metadata.version('torch')}" in page

@@ -15,7 +15,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.recipes import RECIPES
-from tests.commands import assert_taken, commands_in
+from tests.commands import assert_taken, commands_in, require_fitting_data
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "jobs" / "cluster"
@@ -115,6 +115,11 @@ def test_all_nodes_of_the_aws_cluster_use_the_token_that_is_mounted():
 @pytest.mark.parametrize("path", RAYJOBS, ids=lambda path: path.stem)
 def test_the_command_of_a_rayjob_is_one_the_program_takes(path, monkeypatch, capsys):
     assert_taken(commands_in(yaml.safe_load(path.read_text())["spec"]["entrypoint"]), monkeypatch, capsys)
+
+
+def test_the_rayjobs_that_train_take_the_data_that_the_one_that_preprocesses_makes(monkeypatch, capsys):
+    jobs = [yaml.safe_load(path.read_text())["spec"]["entrypoint"] for path in RAYJOBS]
+    assert require_fitting_data(assert_taken(commands_in("\n".join(jobs)), monkeypatch, capsys)) == 2
 
 
 @pytest.mark.parametrize("path", RAYJOBS, ids=lambda path: path.stem)

@@ -49,6 +49,16 @@ def test_the_command_of_runs_gives_their_configuration_methods_and_seeds_back(tm
     }
 
 
+def test_runs_of_another_number_of_workers_have_a_line_that_says_so(tmp_path):
+    base = paper_r3d50()
+    two, eight = trained(tmp_path, "naive", 0, base), trained(tmp_path, "naive", 1, base)
+    more = replace(eight, result=replace(eight.result, workers=8))
+    same = replace(two, result=replace(two.result, workers=2))
+    lines = train_commands([same, more])
+    assert [line.endswith(" --workers 8") for line in lines] == [False, True]
+    assert "--workers" not in lines[0]
+
+
 def test_runs_of_other_settings_have_a_line_of_their_own_and_of_other_recipes_none(tmp_path):
     base = paper_r3d50()
     runs = [

@@ -1,3 +1,5 @@
+import html
+import shlex
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,16 @@ def test_the_page_ends_with_the_command_that_trains_these_runs_and_the_one_that_
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     trained = f"gblend compare small-cpu --data {tmp_path}/data --out OUT --methods equal --seeds 0 1 --epochs 7"
     assert f"{trained}\ngblend report {tmp_path}/cmp" in text
+
+
+def test_the_command_of_a_page_has_all_that_the_page_was_made_with(tmp_path: Path):
+    write_dataset(tmp_path / "moved")
+    write_comparison(tmp_path / "cmp", tmp_path / "nowhere")
+    given = [str(tmp_path / "cmp"), "--title", "My study", "--data", f"{tmp_path}/moved", "--clips-per-split", "1"]
+    out = ["--out", str(tmp_path / "page.html")]
+    assert run(report, [*given, *out]) == 0
+    shown = html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert shlex.join(["gblend", "report", given[0], *out, *given[1:]]) in shown
 
 
 def test_runs_and_data_on_s3_become_the_page_that_local_ones_become(tmp_path: Path, s3_client, s3_bucket):

@@ -13,10 +13,12 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 
 from gblend.candidate import Candidate
 from gblend.config import ComputeConfig
+from gblend.lines import PROCESS_LOST
 from gblend.methods import RunSpec
 from gblend.space import random_point, random_points
 from gblend.trial_files import begin_trial, end_trial, load_trials, trial_place, write_reached
 from gblend.trials import Reached, read_trials
+from gblend.worker import Plan
 from jobs import sweep
 from jobs.book import Book
 from jobs.cli import JobError
@@ -202,6 +204,32 @@ def test_schedulers_let_a_trial_train_for_a_ninth_of_its_epochs_and_end_none_aft
     ninth = -(-epochs // 9)
     assert sorted(rung for rung, _ in bracket._rungs if rung < epochs) == [e for e in (ninth, 3 * ninth) if e < epochs]
     assert median._grace_period == ninth
+
+
+def test_runs_that_trials_share_wait_for_machines_that_are_being_replaced(monkeypatch):
+    """Their actor cannot tell whether nodes may come; the driver has asked for room when the search began."""
+    asked = []
+    monkeypatch.setattr("gblend.worker.require_room", lambda *_, **__: asked.append("room"))
+    monkeypatch.setattr("gblend.worker.hint", lambda _: None)
+    monkeypatch.setattr("gblend.worker.in_group", lambda *_, **__: asked.append("workers"))
+    run = RunSpec(method="naive", seed=0)
+    plan = Plan(data="data", config=CONFIG, places={run: "place"}, costs={run: 1.0}, times={run: 1.0})
+    monkeypatch.setattr("jobs.commons.make_plan", lambda *_, **__: plan)
+    Commons().ensure("place", [run], "data", CONFIG, COMPUTE)
+    assert asked == ["workers"]
+
+
+@pytest.mark.parametrize(("reason", "kept"), [(PROCESS_LOST, True), ("CUDA out of memory", False)])
+def test_a_failed_trial_keeps_its_state_where_the_machine_may_be_to_blame(tmp_path, reason, kept):
+    search = search_of(tmp_path)
+    (drawn,) = random_points(search.space_of, seed=0, count=1)
+    place = trial_place(search.out, 0)
+    begin_trial(place, number=0, point=drawn.point, found=drawn.made, seed=0)
+    end_trial(place, "failed", reason)
+    state = Path(place, "run", "state")
+    state.mkdir(parents=True)
+    assert [trial.state for trial in sweep._concluded(search, 1)] == ["failed"]
+    assert state.exists() == kept
 
 
 def test_how_many_trials_run_at_a_time_follows_from_the_cluster():

@@ -13,18 +13,22 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from benchmarks.processes import descendants
 from gblend.candidate import Candidate
+from gblend.contest import contestants
 from gblend.data import load_run_data
+from gblend.heads import by_key
 from gblend.judge import Judge, PauseError, without_test
 from gblend.methods import RunSpec
 from gblend.model_config import EncodersConfig
 from gblend.runner import Runner
+from gblend.space import random_points
 from gblend.trial_files import trial_place
 from jobs import sweep
 from jobs.cli import main
 from jobs.final import plan_rows
 from jobs.recipes import small_cpu
-from jobs.search_checks import require_not_drawn
+from jobs.search_checks import require_not_drawn, require_readers_of
 from jobs.sweep import Ways, carry_out
+from schemas import Task
 from tests.gblend.stops import assert_same_run
 from tests.jobs.test_sweep import search_of
 from tests.jobs.tuned import COMPUTE, CONFIG, write_data
@@ -122,7 +126,11 @@ def test_a_search_that_goes_on_may_find_another_winner(data, tmp_path):
         ),
         (["--blend.first-epochs", "2"], "--blend.first-epochs 2 would not be used: --space blends draws it"),
         (["--later", "1 optim.learning_rate 0.1"], "--later is not for a search"),
-        (["--final-seeds", "0"], "--final-seeds must be one or more and not hold the seed of the search (0)"),
+        (
+            ["--final-seeds", "0"],
+            "--final-seeds must be one or more, not negative and not hold the seed of the search (0)",
+        ),
+        (["--final-seeds", "-1", "2"], "--final-seeds must be one or more, not negative and not hold"),
         (["--scheduler", "pbt", "--num-samples", "1"], "--scheduler pbt needs a population of --num-samples 2 or more"),
     ],
 )
@@ -135,6 +143,20 @@ def test_what_no_search_could_use_is_one_line_before_anything_starts(data, tmp_p
 
 
 TOUCH = EncodersConfig(other={"touch": "mine:encoder"})
+
+
+def test_a_search_may_train_probes_one_after_another_though_some_of_its_trials_have_none(tmp_path):
+    """Where they train changes no bit: whoever is short of memory for the trials is so for the control with probes."""
+    recipe = replace(small_cpu(), blend=replace(small_cpu().blend, probes="sequential"))
+    search = search_of(tmp_path, recipe=recipe)
+    points = random_points(search.space_of, seed=0, count=8)
+    assert {drawn.made.method for drawn in points} == {"online", "tracked"}
+    require_readers_of(search, 8, by_key((Task(name="action", kind="single", classes=("a", "b")),)))
+    for drawn in points:
+        rows = contestants(drawn.made)
+        trained = {name: row.config(recipe).blend.probes for name, row in rows.items()}
+        found = "sequential" if drawn.made.method == "online" else "shared"
+        assert trained == {"found": found, "online (10, 5)": "sequential", "equal": "shared"}
 
 
 def test_a_modality_of_ones_own_may_be_searched(tmp_path):
