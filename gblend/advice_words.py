@@ -55,8 +55,10 @@ def _gain_words(found: WeightsGain, table: ComparisonTable) -> str:
     if table.noise is None:
         return f"{text}one seed cannot say whether its weights add anything."
     cheaper = "; equal weights are the cheaper choice" if found.times > 1.0 else ""
+    if mean <= -table.noise and table.clips_95 is None:
+        return f"{text}less by more than the seeds explain, but what the choice of clips adds is not known{cheaper}."
     if mean <= -table.noise:
-        return f"{text}here its weights cost accuracy{cheaper}."
+        return f"{text}here its weights cost {table.measure}{cheaper}."
     if mean < table.noise:
         return f"{text}here its weights add nothing that these runs could show{cheaper}."
     if table.clips_95 is None:

@@ -21,7 +21,7 @@ from gblend.cost import SAY_EVERY_S
 POLL_S = 0.5
 """How long the driver waits for a line before it looks whether there will be any more."""
 
-LOST_WORDS = ("worker process has died", "actor is temporarily unavailable")
+LOST_WORDS = ("worker process has died", "its node has died", "actor is temporarily unavailable")
 """With which Ray tells of a process that is no more, where it does not say so by the kind of the error."""
 
 ARRIVED, LOST = "\N{START OF HEADING}", "\N{END OF TRANSMISSION}"
@@ -46,6 +46,9 @@ def reason_of(error: BaseException) -> str:
     'its process was lost: killed, out of memory, or with its node'
     >>> reason_of(RuntimeError("The actor 14 is unavailable: The actor is temporarily unavailable: RpcError: ..."))
     'its process was lost: killed, out of memory, or with its node'
+    >>> of_node = "The actor died because its node has died. Node Id: 3f\n\tthe actor's node was preempted: spot"
+    >>> reason_of(RuntimeError(of_node)) == PROCESS_LOST
+    True
     """
     lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

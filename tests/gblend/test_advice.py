@@ -132,6 +132,14 @@ def test_a_loss_beyond_noise_is_said_to_be_one():
     )
 
 
+def test_without_the_noise_of_the_clips_a_loss_is_not_held_against_the_weights():
+    table = replace(comparison_table(RESULTS), noise_95=0.01, clips_95=None)
+    found = advise(RESULTS, table)
+    worse = replace(found, gains=(replace(found.gains[0], gain=spread([-0.03, -0.05])),))
+    said = "less by more than the seeds explain, but what the choice of clips adds is not known"
+    assert said in advice_words(worse, table)[1]
+
+
 def test_weights_that_cost_no_more_are_not_told_to_be_dearer():
     table = replace(comparison_table(RESULTS), noise_95=0.05, clips_95=0.0)
     found = advise(RESULTS, table)
