@@ -33,14 +33,14 @@ class Candidate:
             raise ValueError(f"a schedule is of a method that blends ({', '.join(BLENDS)}), got {self.method!r}")
 
     def config(self, recipe: TrainConfig) -> TrainConfig:
-        """The recipe's configuration with these settings; where probes train is said to a method that has some.
+        """The recipe's configuration with these settings. A method without probes gets the default of where they train.
 
         >>> found = Candidate(method="online", settings={"blend.first_epochs": 4})
         >>> found.config(TrainConfig(name="doc")).blend.first_epochs
         4
         """
-        nowhere = {} if self.method in READERS["probes"] else {"blend.probes": BlendConfig().probes}
-        return with_settings(recipe, {**nowhere, **self.settings})
+        no_probes = {} if self.method in READERS["probes"] else {"blend.probes": BlendConfig().probes}
+        return with_settings(recipe, {**no_probes, **self.settings})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; lists for tuples."""

@@ -74,7 +74,7 @@ def run(job: Job, argv: Sequence[str] | None = None, *, prog: str | None = None,
     ``job`` is a function with keyword-only arguments and a Google-style docstring, or a dict of such functions, which
     become subcommands. What it returns, a `Result` or where one is, is printed, at the end of stdout. With ``recipes``,
     the first argument names one, and what that makes, with the settings of ``--schedule`` where the job has that, is
-    the default of the function's argument ``config``, and its argument ``recipe``, where it has that,
+    the default of the function's argument ``config``. Its argument ``recipe``, where it has that, is the recipe itself,
     whatever the flags say.
     """
     speech, arguments = split_speech(sys.argv[1:] if argv is None else argv)
@@ -169,10 +169,9 @@ def _with_recipe(
         raise SystemExit(2)
     config, rest, taken = recipes[name](), arguments[1:], inspect.signature(job).parameters
     path = _value_of("--schedule", rest) if "schedule" in taken else None
-    given = {
-        "config": _scheduled(config, path) if path else config,
-        **({"recipe": config} if "recipe" in taken else {}),
-    }
+    given = {"config": _scheduled(config, path) if path else config}
+    if "recipe" in taken:
+        given["recipe"] = config
     return functools.partial(job, **given), rest, f"{prog} {name}"
 
 

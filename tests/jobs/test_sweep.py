@@ -16,7 +16,7 @@ from gblend.config import ComputeConfig
 from gblend.lines import PROCESS_LOST
 from gblend.methods import RunSpec
 from gblend.space import random_point, random_points
-from gblend.trial_files import begin_trial, end_trial, load_trials, trial_place, write_reached
+from gblend.trial_files import END_FILE, begin_trial, end_trial, load_trials, trial_place, write_reached
 from gblend.trials import Reached, read_trials
 from gblend.worker import Plan
 from jobs import sweep
@@ -74,6 +74,19 @@ def test_asha_stops_a_trial_that_falls_behind_and_one_that_fails_does_not_end_th
     assert read_trials(str(tmp_path / "trials.parquet")) == trials
     assert any("trial 2 failed after 1 epochs" in line and "out of memory" in line for line in said)
     assert not list(tmp_path.glob("ray-*"))
+
+
+@pytest.mark.slow
+def test_a_trial_that_lost_its_machines_too_often_has_failed_and_goes_on_when_its_end_is_deleted(tmp_path, ray_session):
+    def lost(*_) -> None:
+        raise RuntimeError("failed:\nThe actor died because its node has died. Node Id: 3f\n\tit was preempted")
+
+    ways = Ways(search="random", scheduler="none", samples=1, max_concurrent=1)
+    (failed,) = carry_out(search_of(tmp_path), ways, say=[].append, by=lost)
+    assert (failed.state, failed.reason) == ("failed", PROCESS_LOST)
+    Path(failed.directory, END_FILE).unlink()
+    (trial,) = carry_out(search_of(tmp_path), ways, say=[].append, by=saying([0.9]))
+    assert (trial.state, trial.last.epoch, trial.point) == ("finished", EPOCHS, failed.point)
 
 
 @pytest.mark.slow
